@@ -1,0 +1,46 @@
+"""nasmw: hardware-aware neural architecture search.
+
+Strategies propose architectures; chainable middleware consults profilers and decides what reaches training.
+"""
+
+from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.errors import NasmwError
+from nasmw.middleware import Chain, Deduplicate, Filter, Penalize, Rank, Reward
+from nasmw.objective import Objective
+from nasmw.profiler import Constraint, MultiProfiler, Profiler, profile
+from nasmw.result import Result, load
+from nasmw.search import Search
+from nasmw.space import Choice, Space
+from nasmw.strategy import Context, Middleware, Strategy, Verdict, recorded
+from nasmw.trial import Trial
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Candidates",
+    "Chain",
+    "Choice",
+    "Constraint",
+    "Context",
+    "Deduplicate",
+    "Filter",
+    "Middleware",
+    "MultiProfiler",
+    "NasmwError",
+    "Objective",
+    "Outcomes",
+    "Penalize",
+    "Profiler",
+    "Rank",
+    "Result",
+    "Reward",
+    "Search",
+    "Space",
+    "Status",
+    "Strategy",
+    "Trial",
+    "Verdict",
+    "load",
+    "profile",
+    "recorded",
+]

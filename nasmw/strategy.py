@@ -1,0 +1,524 @@
+"""Strategy and Middleware: what every stage of a search promises; Context: what a stage is given."""
+
+from __future__ import annotations
+
+import collections
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from nasmw.candidates import NO_ID, Architecture, Candidates, Codes, Floats, Outcomes, Status
+from nasmw.errors import OrderError, ProfilerError
+from nasmw.objective import Objective
+from nasmw.profiler import Combination, Constraint, Profiler
+from nasmw.space import Space
+
+__all__ = ["Context", "Middleware", "Recorded", "Strategy", "Verdict", "recorded"]
+
+Compute = Callable[[Candidates], npt.ArrayLike]
+Scorer = Callable[[Architecture], float]
+
+
+class Recorder(Protocol):
+    """Keeps what is not a pure function of codes and told outcomes."""
+
+    def recorded(self, name: str, candidates: Candidates, compute: Compute) -> Floats:
+        """Return the recorded values, after computing and writing those that are missing."""
+
+
+class MemoryRecorder:
+    """A recorder without a log: each value is computed once for as long as this object lives."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, bytes], float] = {}
+
+    def recorded(self, name: str, candidates: Candidates, compute: Compute) -> Floats:
+        """Return the recorded values, after computing those that are missing, one architecture at a time."""
+        keys = [(name, key) for key in candidates.keys()]
+        for row, key in enumerate(keys):
+            if key not in self._values:
+                self._values[key] = finite(name, candidates[row], compute)
+        return np.array([self._values[key] for key in keys], dtype=np.float64)
+
+
+def finite(name: str, candidate: Candidates, compute: Compute) -> float:
+    """Return what `compute` gives for one candidate.
+
+    Raises:
+        ProfilerError: If it is not one finite number.
+    """
+    values = np.asarray(compute(candidate), dtype=np.float64).ravel()
+    if values.shape != (1,) or not np.isfinite(values[0]):
+        raise ProfilerError(f"{name!r} gave {values.tolist()} for {list(candidate)[0]!r}; one finite number was wanted")
+    return float(values[0])
+
+
+@attrs.frozen(eq=False)
+class Recorded:
+    """A callable whose values runs record, since they are not a pure function of the architecture; see `recorded`."""
+
+    function: Callable[[Architecture], Any]
+    name: str
+
+    def __call__(self, architecture: Architecture) -> Any:
+        """Call the function."""
+        return self.function(architecture)
+
+
+def recorded(function: Callable[[Architecture], Any], name: str | None = None) -> Recorded:
+    """Mark a callable as impure: each value is written to the log before it is used, and read back on replay.
+
+    Args:
+        function: Takes an architecture, returns a number or a bool (a score on random weights, a measurement).
+        name: The name under which values are kept; the function's own by default.
+
+    Raises:
+        ValueError: If there is no name to be had, as for a lambda.
+    """
+    own = name or getattr(function, "__name__", "")
+    if not own or own == "<lambda>":
+        raise ValueError("a recorded callable needs a name: recorded(function, name='...')")
+    return Recorded(function, own)
+
+
+class Funnel:
+    """Counts, per stage, who came in and who was turned away for which cause."""
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
+
+    def add(self, stage: str, status: str, cause: str, number: int = 1) -> None:
+        """Count `number` candidates of one stage, status and cause."""
+        self.counts[stage, status, cause] += number
+
+
+@attrs.frozen(eq=False)
+class Context:
+    """What a stage is given at its setup.
+
+    Attributes:
+        space: The space that is searched.
+        objectives: What the scores that this stage is told are, one per column.
+        seed: The seed of the run.
+        position: The place of the stage in the flattened chain, 0 for the strategy.
+        stage: The name of the stage, unique in the chain.
+        rng: The stage's own generator, spawned from the seed by position.
+    """
+
+    space: Space
+    objectives: tuple[Objective, ...] = (Objective("accuracy"),)
+    seed: int = 0
+    position: int = 0
+    stage: str = "strategy"
+    funnel: Funnel = attrs.field(factory=Funnel)
+    recorder: Recorder = attrs.field(factory=MemoryRecorder)
+    rng: np.random.Generator = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        entropy = np.random.SeedSequence(self.seed, spawn_key=(self.position,))
+        object.__setattr__(self, "rng", np.random.default_rng(entropy))
+
+    def at(self, position: int, stage: str) -> Context:
+        """Return the context of the stage at a position of the chain."""
+        return attrs.evolve(self, position=position, stage=stage)
+
+    def recorded(self, name: str, candidates: Candidates, compute: Compute) -> Floats:
+        """Return values that are not a pure function of codes and told outcomes, through the log.
+
+        Values that the log has are read back; for each other one `compute` is called with that one candidate, and
+        the value is written before this returns.
+
+        Args:
+            name: What the values are, unique in the run.
+            candidates: The candidates, ``n`` of them.
+            compute: Takes candidates, returns one finite number each.
+
+        Returns:
+            ``(n,)`` float64.
+        """
+        return self.recorder.recorded(name, candidates, compute)
+
+    def profile(self, profiler: Profiler, candidates: Candidates) -> Floats:
+        """Return a profiler's values, ``(n,)``, through the log where it measures."""
+        if profiler.space is not None and profiler.space is not self.space:
+            if profiler.space.fingerprint != self.space.fingerprint:
+                raise ProfilerError(f"{profiler!r} is about {profiler.space!r}; this search is on {self.space!r}")
+        if profiler.pure:
+            return profiler.profile_batch(candidates)
+        if isinstance(profiler, Combination):
+            return profiler.combine([self.profile(part, candidates) for _, part in profiler.terms])
+        return self.recorded(profiler.name, candidates, profiler.profile_batch)
+
+    def apply(self, function: Scorer | Recorded, candidates: Candidates) -> Floats:
+        """Return what a callable says of each candidate, ``(n,)``, through the log where it is marked `recorded`."""
+
+        def compute(batch: Candidates) -> list[float]:
+            return [float(function(architecture)) for architecture in batch]
+
+        if isinstance(function, Recorded):
+            return self.recorded(function.name, candidates, compute)
+        return np.array(compute(candidates), dtype=np.float64)
+
+
+Self = TypeVar("Self", bound="Strategy")
+
+
+class Strategy(ABC):
+    """Is asked for candidates and told outcomes; maximises the scores that it is told.
+
+    The public methods are final: they check and count. A subclass implements `_setup` (make all state of a run; also
+    called when the same object starts another run), `_ask` and `_tell`, and may override `_offer`, `exhausted`.
+    Attributes without a leading underscore are the configuration: they show in `repr`, which names the stage in the
+    log, and must not change once set.
+
+    A strategy is a deterministic function of its configuration, its generator and what it was told: no clock, no
+    global random state, no iteration over a set. It must accept outcomes with NaN scores, of any subset of what it
+    asked and in any order, and outcomes of candidates that it never asked (`adopt`).
+    """
+
+    _context: Context | None = None
+
+    @property
+    def stages(self) -> tuple[Strategy, ...]:
+        """The stages that this one consists of, the innermost first."""
+        return (self,)
+
+    @property
+    def profilers(self) -> tuple[Profiler, ...]:
+        """The profilers that this stage consults."""
+        return ()
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name}={describe(value)}" for name, value in vars(self).items() if not name.startswith("_")
+        )
+        return f"{type(self).__name__}({shown})"
+
+    # -- what a subclass implements -----------------------------------------------------------------------------
+
+    def _setup(self, context: Context) -> None:
+        """Make all state of a run afresh."""
+
+    @abstractmethod
+    def _ask(self, n: int) -> Candidates:
+        """Return up to `n` candidates, without ids (`Candidates.of`) or with the ids of the stage that issued them."""
+
+    @abstractmethod
+    def _tell(self, outcomes: Outcomes) -> None:
+        """Take note of outcomes; each was asked once, or comes from an earlier run."""
+
+    def _offer(self, term: Constraint) -> bool:
+        """Return whether every candidate asked from now on will satisfy the term."""
+        return False
+
+    # -- what others call ---------------------------------------------------------------------------------------
+
+    @property
+    def context(self) -> Context:
+        """What `setup` was given.
+
+        Raises:
+            OrderError: Before `setup`.
+        """
+        if self._context is None:
+            raise OrderError(f"{type(self).__name__} was asked or told before setup(context); a Search does that")
+        return self._context
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no outcome could ever make this stage give another candidate."""
+        return False
+
+    @property
+    def message(self) -> str:
+        """Why this stage ended the run; empty where it did not."""
+        return ""
+
+    @property
+    def given(self) -> int:
+        """The number of candidates given in this run."""
+        return self.__given
+
+    @property
+    def pending(self) -> int:
+        """The number of candidates given and not yet told of."""
+        return len(self.__pending)
+
+    def take_first(self) -> int:
+        """Return a checksum of the first candidate given since the last call; 0 where none was."""
+        checksum, self.__first_given = self.__first_given, 0
+        return checksum
+
+    def setup(self, context: Context) -> None:
+        """Start a run: forget the last one's state."""
+        self._context = context
+        self.__next_id = 0
+        self.__pending: set[int] = set()
+        self.__given = 0
+        self.__first_given = 0
+        self._setup(context)
+
+    def ask(self, n: int) -> Candidates:
+        """Return up to `n` candidates with ids; fewer, or none, means "not before I am told more".
+
+        Raises:
+            OrderError: Before `setup`, or if the subclass gives more than `n` or issues an id twice.
+        """
+        context = self.context
+        if n < 1:
+            raise ValueError(f"ask takes a number of candidates of at least 1, got {n!r}")
+        batch = self._ask(n)
+        size = len(batch)
+        if size > n:
+            raise OrderError(f"{type(self).__name__} was asked for {n} candidates and gave {size}")
+        if size and batch.space is not context.space:
+            raise OrderError(f"{type(self).__name__} gave candidates of {batch.space!r}; the run is on {context.space!r}")
+        if size and batch.ids[0] == NO_ID:
+            batch = batch.with_ids(np.arange(self.__next_id, self.__next_id + size, dtype=np.int64))
+            self.__next_id += size
+        ids = batch.ids.tolist()
+        before = len(self.__pending)
+        self.__pending.update(ids)
+        if size and not self.__first_given:
+            self.__first_given = zlib.crc32(batch.codes[0].tobytes()) + 1
+        self.__given += size
+        if len(self.__pending) != before + size:
+            raise OrderError(f"{type(self).__name__} issued an id that is pending already, among {ids}")
+        return batch
+
+    def tell(self, outcomes: Outcomes) -> None:
+        """Take note of outcomes of candidates that were asked, matched by id, each once.
+
+        Raises:
+            OrderError: If an id is not pending, or scores do not fit the objectives.
+        """
+        if not len(outcomes):
+            return
+        context = self.context
+        ids = outcomes.ids.tolist()
+        if unknown := [i for i in ids if i not in self.__pending]:
+            raise OrderError(f"{type(self).__name__} was told of ids {unknown}, which are not pending")
+        if len(set(ids)) < len(ids):
+            raise OrderError(f"{type(self).__name__} was told twice of one id, among {ids}")
+        if outcomes.scores.shape[1] != len(context.objectives):
+            raise OrderError(
+                f"{type(self).__name__} was told {outcomes.scores.shape[1]} scores a candidate; "
+                f"its objectives are {[str(objective) for objective in context.objectives]}"
+            )
+        self.__pending.difference_update(ids)
+        self._tell(outcomes)
+
+    def adopt(self, outcomes: Outcomes) -> None:
+        """Take note of outcomes that this stage never asked, such as those of an earlier run; ids are issued anew."""
+        self.context  # noqa: B018  raises before setup
+        ids = np.arange(self.__next_id, self.__next_id + len(outcomes), dtype=np.int64)
+        self.__next_id += len(outcomes)
+        self._adopt(outcomes.evolve(candidates=outcomes.candidates.with_ids(ids)))
+
+    def _adopt(self, outcomes: Outcomes) -> None:
+        self._tell(outcomes)
+
+    def offer(self, term: Constraint) -> bool:
+        """Offer a limit downward; True means honoured: every candidate from now on satisfies it. Terms accumulate."""
+        self.context
+        return self._offer(term)
+
+
+@attrs.frozen(eq=False)
+class Verdict:
+    """What a middleware says of candidates on their way to training.
+
+    Attributes:
+        passes: ``(n,)`` which of them pass.
+        causes: For each of them, one short text that the funnel counts by; read where it does not pass.
+        reasons: For each of them, one sentence with the numbers; the causes by default.
+        status: What those who do not pass are told.
+        score: The score that they are told, one number or ``(m,)``, one per objective; NaN for none.
+        columns: Named ``(n,)`` columns that ride along with them all.
+        held: ``(n,)`` which of them are neither passed nor turned away: the stage tells them itself, now or later.
+    """
+
+    passes: npt.NDArray[np.bool_]
+    causes: Sequence[str] = ()
+    reasons: Sequence[str] | None = None
+    status: Status = Status.INFEASIBLE
+    score: float | Floats = np.nan
+    columns: dict[str, Floats] = attrs.field(factory=dict)
+    held: npt.NDArray[np.bool_] | None = None
+
+
+class Middleware(Strategy):
+    """A strategy around a strategy: decides which candidates pass, or what the strategy is told.
+
+    An author overrides one hook. `_screen` is called with candidates on their way to training and says which pass;
+    the rest are told to the inner strategy at once, which is asked again, until enough have passed or `patience`
+    candidates in a row were turned away. `_amend` is called with outcomes on their way back and gives what the inner
+    strategy is told in their place; metrics stay as they are. Whoever needs more overrides `_ask` and `_tell`.
+
+    A middleware is bound to its inner strategy by a `Chain`.
+    """
+
+    transparent: ClassVar[bool] = True
+    """Whether candidates that pass are passed on unchanged, so that limits may be offered to the stages below."""
+    patience: int | None = 100_000
+    """How many candidates in a row may be kept from passing before the run ends; None for any number."""
+    _inner: Strategy | None = None
+    _message: str = ""
+
+    # -- what a subclass implements -----------------------------------------------------------------------------
+
+    def _screen(self, candidates: Candidates) -> Verdict:
+        """Say which candidates pass; all of them by default."""
+        return Verdict(np.ones(len(candidates), dtype=np.bool_))
+
+    def _amend(self, outcomes: Outcomes) -> Outcomes:
+        """Return what the inner strategy is told; the outcomes themselves by default."""
+        return outcomes
+
+    def _must_wait(self) -> bool:
+        """Return whether to ask the inner strategy for no more before this stage is told something."""
+        return False
+
+    def _out_of_patience(self) -> str:
+        """Return the message that ends the run once too many in a row were turned away."""
+        return f"{self.context.stage} turned away {self._in_a_row} candidates in a row"
+
+    def inner_context(self, context: Context) -> Context:
+        """Return what the inner strategy is given; a stage that changes the objectives overrides this."""
+        return context
+
+    # -- the rest -----------------------------------------------------------------------------------------------
+
+    @property
+    def inner(self) -> Strategy:
+        """The strategy that this stage wraps.
+
+        Raises:
+            OrderError: Before a chain has bound one.
+        """
+        if self._inner is None:
+            raise OrderError(f"{type(self).__name__} wraps no strategy; write Chain(strategy, {type(self).__name__}(...))")
+        return self._inner
+
+    def bind(self, inner: Strategy) -> None:
+        """Wrap a strategy; a `Chain` does that at its setup."""
+        self._inner = inner
+
+    def setup(self, context: Context) -> None:
+        """Start a run; the inner strategy has been set up before."""
+        self._message = ""
+        self._in_a_row = 0
+        self.inner  # noqa: B018  raises where there is none
+        super().setup(context)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether this stage has ended the run, or the inner strategy is exhausted."""
+        return bool(self._message) or self.inner.exhausted
+
+    @property
+    def message(self) -> str:
+        """Why this stage, or one below it, ended the run."""
+        return self._message or self.inner.message
+
+    def _end(self, message: str) -> None:
+        self._message = message
+
+    def _ask(self, n: int) -> Candidates:
+        passed: list[Candidates] = []
+        wanted = n
+        while wanted and not self._message and not self._must_wait():
+            batch = self.inner.ask(wanted)
+            if not len(batch):
+                break
+            batch = self.screen(batch)
+            if len(batch):
+                passed.append(batch)
+                wanted -= len(batch)
+            elif self.patience is not None and self._in_a_row >= self.patience:
+                self._end(self._out_of_patience())
+        return Candidates.join(passed) if passed else batch_of_none(self.context.space)
+
+    def screen(self, candidates: Candidates) -> Candidates:
+        """Apply `_screen`: tell the inner strategy of those turned away, count them, return those that pass."""
+        verdict = self._screen(candidates)
+        if verdict.columns:
+            candidates = candidates.with_columns(verdict.columns)
+        passes = verdict.passes
+        if passes.all():
+            self._in_a_row = 0
+            return candidates
+        passing = np.flatnonzero(passes)
+        self._in_a_row = len(passes) - 1 - int(passing[-1]) if len(passing) else self._in_a_row + len(passes)
+        rows = np.flatnonzero(~passes if verdict.held is None else ~passes & ~verdict.held).tolist()
+        if rows:
+            causes = [verdict.causes[row] for row in rows]
+            reasons = None if verdict.reasons is None else [verdict.reasons[row] for row in rows]
+            self.turn_away(candidates[rows], verdict.status, causes, reasons, verdict.score)
+        return candidates[passing]
+
+    def turn_away(
+        self,
+        candidates: Candidates,
+        status: Status,
+        causes: Sequence[str],
+        reasons: Sequence[str] | None = None,
+        score: float | Floats = np.nan,
+    ) -> None:
+        """Count candidates that do not pass in the funnel, and tell the inner strategy of them.
+
+        Args:
+            candidates: Who does not pass, under the ids of the inner strategy.
+            status: What they are told.
+            causes: One short text each, which the funnel counts by.
+            reasons: One sentence each; the causes by default.
+            score: As in a `Verdict`.
+        """
+        context = self.context
+        for cause, number in collections.Counter(causes).items():
+            context.funnel.add(context.stage, str(status), cause, number)
+        self.tell_inner(Outcomes.turned_away(candidates, status, reasons or causes, self._inner_scores, score))
+
+    @property
+    def _inner_scores(self) -> int:
+        return len(self.inner.context.objectives)
+
+    def tell_inner(self, outcomes: Outcomes) -> None:
+        """Tell the inner strategy."""
+        self.inner.tell(outcomes)
+
+    def _tell(self, outcomes: Outcomes) -> None:
+        self.inner.tell(self._amend(outcomes))
+
+    def _adopt(self, outcomes: Outcomes) -> None:
+        self.inner.adopt(self._amend(outcomes))
+
+    def _offer(self, term: Constraint) -> bool:
+        return self.transparent and self.inner.offer(term)
+
+
+def batch_of_none(space: Space) -> Candidates:
+    """Return a table of no candidates."""
+    codes: Codes = np.zeros((0, len(space)), dtype=space.dtype)
+    return Candidates.of(space, codes)
+
+
+def describe(value: Any) -> str:
+    """Return a text of a configuration value that is the same in every process: no addresses."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(describe(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {describe(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (Profiler, Constraint, Strategy)) or value is None:
+        return repr(value)
+    if isinstance(value, Recorded):
+        return f"recorded {value.name}"
+    if callable(value):
+        return str(getattr(value, "__qualname__", type(value).__qualname__))
+    text = repr(value)
+    return type(value).__qualname__ if " at 0x" in text else text

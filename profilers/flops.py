@@ -1,0 +1,89 @@
+"""FlopsProfiler: the multiply-adds of a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from nasmw.candidates import Architecture
+from nasmw.errors import ProfilerError
+from nasmw.profilers.counting import Count, Uncounted, count, report_uncounted
+from nasmw.profilers.inputs import ExampleInput, ExampleLike, check_resolution
+from nasmw.profilers.network import NetworkProfiler
+from nasmw.space import Space
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["FlopsProfiler"]
+
+
+class FlopsProfiler(NetworkProfiler):
+    """Multiply-adds (MACs) of one forward pass on an example input; one multiply-add counts once.
+
+    What the tables of this field call FLOPs are these MACs. They are those of convolutions, linear layers, matrix
+    products, einsum, attention and recurrent layers; biases, activations, normalisation and pooling are not among
+    them. Networks are run in eval mode and stay as they are.
+
+    Args:
+        space: The space whose architectures are profiled; None to profile networks only.
+        example_input: What the networks are run on: a tensor, a tuple of arguments or a mapping of keyword arguments,
+            with the batch size to count for, usually 1.
+        name: The name of the metric.
+        resolution: The choice whose option is the height and width of the input; the default is taken where the space
+            has such a choice. None keeps the example as it is.
+        uncounted: What to do about operators that nothing is known about: ``"warn"`` (once for each), ``"error"`` or
+            ``"ignore"``.
+
+    Raises:
+        ProfilerError: If a network of the space does not run on the example input, or has an operator that cannot be
+            counted and `uncounted` is ``"error"``.
+        TypeError: If the example input holds no tensor.
+
+    Example:
+        >>> import torch
+        >>> from nasmw import profile
+        >>> profile(torch.nn.Conv2d(3, 8, 3, bias=False), [FlopsProfiler(None, torch.zeros(1, 3, 6, 6))])
+        {'macs': 3456.0}
+    """
+
+    def __init__(
+        self,
+        space: Space | None,
+        example_input: ExampleLike,
+        *,
+        name: str = "macs",
+        resolution: str | None = "resolution",
+        uncounted: Uncounted = "warn",
+    ) -> None:
+        super().__init__(space, name)
+        if uncounted not in get_args(Uncounted):
+            raise ProfilerError(f"`uncounted` is one of {get_args(Uncounted)}, got {uncounted!r}")
+        self.example_input = ExampleInput.of(example_input)
+        self.resolution = check_resolution(space, resolution)
+        self.uncounted: Uncounted = uncounted
+        self._warned: set[str] = set()
+        if space is not None:
+            self.profile(space.decode(space.at([0]).codes[0]))
+
+    def __repr__(self) -> str:
+        return f"<FlopsProfiler {self.name!r} of inputs {self.example_input.shapes()}>"
+
+    def count(self, model: nn.Module, architecture: Architecture | None = None) -> Count:
+        """Return the MACs of a network by kinds of operators, and what could not be counted.
+
+        Args:
+            model: The network.
+            architecture: The architecture that it was built from; its resolution is the one that is counted for.
+        """
+        example, what = self.example_input, f"a {type(model).__name__}"
+        if architecture is not None:
+            example = example.for_architecture(architecture, self.resolution)
+            what = f"the network of {dict(architecture)!r}"
+        return count(model, example, what=what)
+
+    def _measure(self, model: nn.Module, architecture: Architecture | None) -> float:
+        counted = self.count(model, architecture)
+        if self.uncounted == "error" or not self._warned.issuperset(counted.uncounted):
+            self._warned.update(counted.uncounted)
+            report_uncounted(counted, self.uncounted, f"{self!r}: a {type(model).__name__}")
+        return float(counted.macs)

@@ -1,0 +1,49 @@
+"""Grid: every architecture once."""
+
+from __future__ import annotations
+
+from nasmw.candidates import Candidates, Outcomes
+from nasmw.strategies.drawing import Distinct
+from nasmw.strategy import Context, Strategy
+
+__all__ = ["Grid"]
+
+
+class Grid(Strategy):
+    """Exhaustive search: every architecture of the space exactly once; exhausted then.
+
+    Args:
+        shuffle: Whether the order is random. If not, it is that of the ranks (`Space.at`), which does not depend on
+            the seed: the choice walked first changes slowest.
+
+    Raises:
+        TypeError: If `shuffle` is no bool.
+
+    Example:
+        >>> from nasmw.space import Choice, Space
+        >>> from nasmw.strategies import Grid
+        >>> from nasmw.testing import drive
+        >>> space = Space([Choice("depth", (1, 2)), Choice("kernel", (3, 5), when={"depth": 2})])
+        >>> list(drive(Grid(), space))
+        [{'depth': 1}, {'depth': 2, 'kernel': 3}, {'depth': 2, 'kernel': 5}]
+    """
+
+    def __init__(self, shuffle: bool = False) -> None:
+        if not isinstance(shuffle, bool):
+            raise TypeError(f"Grid: shuffle is True or False, got {shuffle!r}")
+        self.shuffle = shuffle
+
+    def _setup(self, context: Context) -> None:
+        self._distinct = Distinct(context.space, context.rng if self.shuffle else None)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture has been asked for."""
+        self.context  # noqa: B018  raises before setup
+        return not self._distinct.left
+
+    def _ask(self, n: int) -> Candidates:
+        return Candidates.of(self.context.space, self._distinct.take(n))
+
+    def _tell(self, outcomes: Outcomes) -> None:
+        pass
