@@ -62,7 +62,10 @@ def search(log: Path, trials: int, workers: int) -> None:
     choices = [Choice("depth", (1, 2, 3, 4))]
     for block in range(4):
         when = {"depth": tuple(range(block + 1, 5))} if block else None
-        choices += [Choice(f"block{block}.kernel", (3, 5, 7), when), Choice(f"block{block}.width", (8, 16, 24, 32), when)]
+        choices += [
+            Choice(f"block{block}.kernel", (3, 5, 7), when),
+            Choice(f"block{block}.width", (8, 16, 24, 32), when),
+        ]
     space = Space(choices)
     latency = Moody(space, log)
     chain = Chain(
@@ -115,7 +118,9 @@ def main() -> int:
         subprocess.run(command(whole), check=True)
         duration = time.monotonic() - start
         expected = rows(whole)
-        print(f"uninterrupted: {len(expected['trials'])} trials, {len(expected['recorded'])} measurements, {duration:.1f} s")
+        print(
+            f"uninterrupted: {len(expected['trials'])} trials, {len(expected['recorded'])} measurements, {duration:.1f} s"
+        )
         equal, kills, reached = 0, 0, []
         for number in range(given.kills):
             log = Path(folder) / f"{number}.db"

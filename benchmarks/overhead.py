@@ -61,7 +61,11 @@ def microseconds(strategy: Strategy, space: Space, window: int, trials: int, log
     """Return the microseconds that a trial takes, the middle of a whole run."""
     cost, proxy = Weighted(space, "cost", 0), Weighted(space, "proxy", 1)
     chain = Chain(
-        strategy, Deduplicate(), Filter(cost <= 30.0), Rank(proxy, groups_of=2), Penalize(cost, target=20.0, weight=0.07)
+        strategy,
+        Deduplicate(),
+        Filter(cost <= 30.0),
+        Rank(proxy, groups_of=2),
+        Penalize(cost, target=20.0, weight=0.07),
     )
     search = Search(space, chain, evaluate, seed=0, window=window, log=log, progress=False)
     start = time.perf_counter()
@@ -92,12 +96,16 @@ def main() -> None:
                 strategy = Random() if name == "Random" else Evolution(population=100, tournament=25)
                 log = Path(folder) / f"{repeat}-{number}.db" if on_disk else None
                 times[name, window, on_disk].append(microseconds(strategy, space, window, given.trials, log))
-    print(f"{given.trials} trials, {given.repeats} repeats, seed 0, serial; Python {platform.python_version()}, "
-          f"numpy {np.__version__}, {platform.machine()}, {sys.platform}")
+    print(
+        f"{given.trials} trials, {given.repeats} repeats, seed 0, serial; Python {platform.python_version()}, "
+        f"numpy {np.__version__}, {platform.machine()}, {sys.platform}"
+    )
     print(f"{'chain of 4 middlewares around':<32}{'window':>8}{'log':>10}{'µs a trial':>12}{'min':>8}{'max':>8}")
     for (name, window, on_disk), values in times.items():
         where = "on disk" if on_disk else "none"
-        print(f"{name:<32}{window:>8}{where:>10}{statistics.median(values):>12.0f}{min(values):>8.0f}{max(values):>8.0f}")
+        print(
+            f"{name:<32}{window:>8}{where:>10}{statistics.median(values):>12.0f}{min(values):>8.0f}{max(values):>8.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -56,6 +56,14 @@ def _frozen_columns(columns: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
     if not columns:
         return {}
     return {name: _frozen(np.asarray(values, dtype=np.float64)) for name, values in columns.items()}
+
+
+def _statuses(values: Iterable[Status]) -> tuple[Status, ...]:
+    return tuple(values)
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -121,7 +129,7 @@ class Candidates:
             return self
         return Candidates(self.space, self.codes, self.ids, {**self.columns, **columns})
 
-    def keys(self) -> list[bytes]:
+    def row_keys(self) -> list[bytes]:
         """Return one hashable key per row: equal exactly where the rows are equal."""
         return [row.tobytes() for row in np.ascontiguousarray(self.codes)]
 
@@ -154,10 +162,10 @@ class Outcomes:
     """
 
     candidates: Candidates
-    status: tuple[Status, ...] = attrs.field(converter=tuple)
+    status: tuple[Status, ...] = attrs.field(converter=_statuses)
     scores: Floats = attrs.field(converter=_frozen)
     metrics: Mapping[str, Floats] = attrs.field(factory=dict, converter=_frozen_columns)
-    reasons: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    reasons: tuple[str, ...] = attrs.field(default=(), converter=_texts)
 
     def __attrs_post_init__(self) -> None:
         n = len(self.candidates)

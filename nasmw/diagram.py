@@ -126,7 +126,8 @@ class Diagram:
                 graph = _Graph(variables, quantities, self.units, order, edges if best is None else best.edges)
             except TooBigError:
                 continue
-            best = graph
+            if best is None or graph.edges < best.edges:
+                best = graph
         if best is None:
             raise TooBigError(f"the joint graph of {len(scopes)} tables needs more than {edges} edges in a layer")
         roots, raw = best.reduced()
@@ -159,7 +160,9 @@ class Diagram:
 
 def _by_tables(variables: Sequence[Variable], scopes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     """Return an order in which tables are decided one after the other, each gate as late as that allows."""
-    groups = [*scopes, *((*sorted(variable.gates), index) for index, variable in enumerate(variables))]
+    scopes = list(scopes)
+    needed = {gate for variable in variables for gate in variable.gates}.union(*scopes)
+    groups = [*scopes, *((index,) for index in range(len(variables)) if index not in needed)]
     placed: dict[int, None] = {}
 
     def place(index: int) -> None:
@@ -259,7 +262,9 @@ class _Graph:
         gated_by: dict[int, list[tuple[int, Bools]]] = {}
         for index, variable in enumerate(variables):
             for gate, allowed in variable.gates.items():
-                gated_by.setdefault(gate, []).append((index, np.isin(np.arange(variables[gate].options), list(allowed))))
+                gated_by.setdefault(gate, []).append(
+                    (index, np.isin(np.arange(variables[gate].options), list(allowed)))
+                )
 
         self.layers: list[_Raw] = []
         self.edges = 0
@@ -350,7 +355,9 @@ def _fused(layers: Sequence[Layer]) -> list[Layer]:
     while growth and (best := min(growth)) <= FUSED_GROWTH:
         at = growth.index(best)
         result[at : at + 2] = [_fuse(result[at], result[at + 1])]
-        growth[max(at - 1, 0) : at + 2] = [_growth(*pair) for pair in itertools.pairwise(result[max(at - 1, 0) : at + 2])]
+        growth[max(at - 1, 0) : at + 2] = [
+            _growth(*pair) for pair in itertools.pairwise(result[max(at - 1, 0) : at + 2])
+        ]
     return result
 
 

@@ -76,8 +76,7 @@ class MissingExtraError(NasmwError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"this needs the package {package!r}, which is not installed; "
-            f"install it with: pip install 'nasmw[{extra}]'"
+            f"this needs the package {package!r}, which is not installed; install it with: pip install 'nasmw[{extra}]'"
         )
         self.package = package
         self.extra = extra

@@ -168,8 +168,11 @@ class Log:
             self._db.execute("COMMIT")
         found = self._db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         if found is None or int(found[0]) != FORMAT:
-            raise LogError(f"{self.path} has log format {found and found[0]}; this version of nasmw reads format {FORMAT}")
+            raise LogError(f"{self.path} has log format {found and found[0]}; this version of nasmw reads {FORMAT}")
         if not readonly:
+            sound = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if sound != "ok":
+                raise sqlite3.DatabaseError(f"malformed ({' '.join(str(sound).split())})")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self.write_meta("holder", f"process {os.getpid()} on {socket.gethostname()}")
             self.commit()
@@ -261,8 +264,8 @@ class Log:
     def finished(self, record: TrialRecord) -> None:
         """Write the result of a trial, and commit."""
         self._write(
-            "UPDATE trials SET status = ?, metrics = ?, reason = ?, traceback = ?, reports = ?, started = ?, seconds = ? "
-            "WHERE number = ?",
+            "UPDATE trials SET status = ?, metrics = ?, reason = ?, traceback = ?, reports = ?, started = ?, "
+            "seconds = ? WHERE number = ?",
             (
                 str(record.status),
                 json.dumps(dict(record.metrics)),
@@ -285,7 +288,7 @@ class Log:
 
     def recorded(self, name: str, candidates: Candidates, compute: Compute) -> Floats:
         """Return recorded values, ``(n,)``; those missing are computed one by one, written and committed before use."""
-        keys = [(name, key) for key in candidates.keys()]
+        keys = [(name, key) for key in candidates.row_keys()]
         for row, key in enumerate(keys):
             if key not in self._values:
                 value = finite(name, candidates[row], compute)
@@ -312,8 +315,8 @@ class Log:
         """Return all trials in the order of asking."""
         with self._clear_errors("read"):
             rows = self._db.execute(
-                "SELECT number, candidate, codes, columns, status, metrics, reason, traceback, reports, started, seconds "
-                "FROM trials ORDER BY number"
+                "SELECT number, candidate, codes, columns, status, metrics, reason, traceback, reports, started, "
+                "seconds FROM trials ORDER BY number"
             ).fetchall()
         return [
             TrialRecord(

@@ -7,7 +7,7 @@ import numbers
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard, cast
 
 import attrs
 import numpy as np
@@ -57,6 +57,7 @@ class Profiler(ABC):
 
     table: Any = None
     """The cost table behind the profiler (MACs of each layer, say), or None."""
+    __array_ufunc__ = None  # NumPy numbers leave comparisons and arithmetic to the profiler
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Profiler(ABC):
     # -- what a subclass implements -----------------------------------------------------------------------------
 
     def _profile(self, architecture: Architecture) -> float:
-        return float(self._profile_batch(self._space().candidates([architecture]))[0])
+        return float(np.asarray(self._profile_batch(self._space().candidates([architecture])), dtype=np.float64)[0])
 
     def _profile_batch(self, candidates: Candidates) -> npt.ArrayLike:
         return [self._profile(architecture) for architecture in candidates]
@@ -124,7 +125,7 @@ class Profiler(ABC):
         """
         value = self._profile(architecture)
         if not math.isfinite(value):
-            raise ProfilerError(f"{self!r} gave {value} for {dict(architecture)!r}; a profiler must give a finite number")
+            raise ProfilerError(f"{self!r} gave {value} for {dict(architecture)!r}; it must give a finite number")
         return value
 
     def profile_batch(self, candidates: Candidates) -> Floats:
@@ -139,7 +140,7 @@ class Profiler(ABC):
         if not np.isfinite(values).all():
             worst = int(np.flatnonzero(~np.isfinite(values))[0])
             raise ProfilerError(
-                f"{self!r} gave {values[worst]} for {list(candidates[worst])[0]!r}; a profiler must give finite numbers"
+                f"{self!r} gave {values[worst]} for {next(iter(candidates[worst]))!r}; it must give finite numbers"
             )
         return values
 
@@ -213,8 +214,8 @@ class Profiler(ABC):
         return Combination.of((1.0, self), (-1.0, other))
 
     def __mul__(self, factor: float) -> Combination:
-        if not isinstance(factor, numbers.Real):
-            raise TypeError(f"a profiler is multiplied by a number, got {factor!r}; see nasmw.Reward for other formulas")
+        if not _is_number(factor):
+            raise TypeError(f"a profiler is multiplied by a number, got {factor!r}; see Reward for other formulas")
         return Combination.of((float(factor), self))
 
     __rmul__ = __mul__
@@ -223,14 +224,18 @@ class Profiler(ABC):
         return self * -1.0
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _limit(profiler: Profiler, limit: object) -> float:
     if isinstance(limit, Profiler):
         raise TypeError(f"a limit is a number; to compare two profilers write {profiler.name} - {limit.name} <= 0")
-    if isinstance(limit, bool) or not isinstance(limit, numbers.Real):
+    if not _is_number(limit):
         hint = "; for a share of the space write .at_most('60%')" if isinstance(limit, str) else ""
         raise TypeError(f"a limit on {profiler.name!r} is a number, got {limit!r}{hint}")
     if not math.isfinite(limit):
-        raise ConstraintError(f"a limit on {profiler.name!r} must be finite, got {limit}; leave it out to limit nothing")
+        raise ConstraintError(f"a limit on {profiler.name!r} must be finite, got {limit}; leave it out for no limit")
     return float(limit)
 
 
@@ -343,7 +348,7 @@ class Constraint:
 
     def _must_be_resolved(self) -> None:
         if not self.resolved:
-            raise ConstraintError(f"{self!r} is a share of a space; call resolve(...) first, as Filter does at its setup")
+            raise ConstraintError(f"{self!r} is a share of a space; call resolve(...) first, as Filter does at setup")
 
 
 class Constraints:
@@ -423,7 +428,7 @@ class Combination(Profiler):
                 inner, constant = term.terms, constant + weight * term.constant
             elif isinstance(term, Profiler):
                 inner = ((1.0, term),)
-            elif isinstance(term, numbers.Real) and math.isfinite(term):
+            elif _is_number(term) and math.isfinite(term):
                 inner, constant = (), constant + weight * float(term)
             else:
                 raise TypeError(f"a profiler is added to a profiler or a finite number, got {term!r}")

@@ -159,7 +159,7 @@ class Result:
             if metric.pure:
                 return metric.profile_batch(self.candidates)
             recorded = self._recorded.get(name, {})
-            values = np.array([recorded.get(trial.codes, value) for trial, value in zip(self.trials, values, strict=True)])
+            values = np.array([recorded.get(trial.codes, trial.values.get(name, np.nan)) for trial in self.trials])
         if np.isnan(values).all() and self.completed:
             known = dict.fromkeys(key for trial in self.trials for key in trial.values)
             raise ProfilerError(f"no trial has a metric {name!r}{did_you_mean(name, known)}")

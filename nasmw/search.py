@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -353,8 +354,8 @@ class _Run:
                 number = self.queue.popleft()
                 executor.submit(self.task(number))
                 self.running += 1
-            if (number := self.next_to_tell()) is not None:
-                self.tell(number, bar)
+            if (finished := self.next_to_tell()) is not None:
+                self.tell(finished, bar)
                 continue
             if self.running:
                 self.log.commit_now_and_then()
@@ -453,7 +454,7 @@ class _Run:
         wanted = [objective.name for objective in self.search.objectives if objective.profiler is None]
         if set(metrics) == {""}:
             if len(wanted) != 1:
-                raise EvaluationError(f"the objectives are {wanted}; evaluate must return a dict with them, got a number")
+                raise EvaluationError(f"evaluate must return a dict with the objectives {wanted}, got a number")
             return {wanted[0]: metrics[""]}
         if missing := [name for name in wanted if name not in metrics]:
             raise EvaluationError(
@@ -532,8 +533,7 @@ def _nan_least(value: float) -> float:
 
 
 def _turned_away(trace: dict[str, Any]) -> list[int]:
-    given = trace["given"]
-    return [below - own for below, own in zip(given, given[1:], strict=False)]
+    return [below - own for below, own in itertools.pairwise(trace["given"])]
 
 
 def _text(value: Any) -> str:

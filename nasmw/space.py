@@ -197,10 +197,7 @@ class Space:
     @cached_property
     def _program(self) -> Program:
         return Program(
-            [
-                Variable(len(choice.options), gates)
-                for choice, gates in zip(self.choices, self._gates, strict=True)
-            ]
+            [Variable(len(choice.options), gates) for choice, gates in zip(self.choices, self._gates, strict=True)]
         )
 
     @cached_property
@@ -359,7 +356,8 @@ class Space:
             row, column = np.argwhere((array >= self._limits) | (array < 0))[0]
             choice = self.choices[column]
             raise SpaceError(
-                f"row {row}: code {array[row, column]} of choice {choice.name!r}, which has {len(choice.options)} options"
+                f"row {row}: code {array[row, column]} of choice {choice.name!r}, "
+                f"which has {len(choice.options)} options"
             )
         return array.astype(self.dtype, copy=False)
 
@@ -513,7 +511,7 @@ class Space:
     def function_keys(self, candidates: Candidates) -> list[Hashable]:
         """Return one key per candidate: equal where two are the same function, as far as the space can tell."""
         if self._function_key is None:
-            return list(candidates.keys())
+            return list(candidates.row_keys())
         return [self._function_key(architecture) for architecture in candidates]
 
     @property
@@ -531,7 +529,9 @@ class Space:
         from torch import nn
 
         if self._build is None:
-            raise BuildError(f"{self!r} was made without `build`; pass Space(choices, build=function) to build networks")
+            raise BuildError(
+                f"{self!r} was made without `build`; pass Space(choices, build=function) to build networks"
+            )
         complete = self.decode(self.encode(architecture))
         try:
             model = self._build(complete)

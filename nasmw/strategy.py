@@ -39,7 +39,7 @@ class MemoryRecorder:
 
     def recorded(self, name: str, candidates: Candidates, compute: Compute) -> Floats:
         """Return the recorded values, after computing those that are missing, one architecture at a time."""
-        keys = [(name, key) for key in candidates.keys()]
+        keys = [(name, key) for key in candidates.row_keys()]
         for row, key in enumerate(keys):
             if key not in self._values:
                 self._values[key] = finite(name, candidates[row], compute)
@@ -54,7 +54,9 @@ def finite(name: str, candidate: Candidates, compute: Compute) -> float:
     """
     values = np.asarray(compute(candidate), dtype=np.float64).ravel()
     if values.shape != (1,) or not np.isfinite(values[0]):
-        raise ProfilerError(f"{name!r} gave {values.tolist()} for {list(candidate)[0]!r}; one finite number was wanted")
+        raise ProfilerError(
+            f"{name!r} gave {values.tolist()} for {next(iter(candidate))!r}; one finite number was wanted"
+        )
     return float(values[0])
 
 
@@ -145,9 +147,9 @@ class Context:
 
     def profile(self, profiler: Profiler, candidates: Candidates) -> Floats:
         """Return a profiler's values, ``(n,)``, through the log where it measures."""
-        if profiler.space is not None and profiler.space is not self.space:
-            if profiler.space.fingerprint != self.space.fingerprint:
-                raise ProfilerError(f"{profiler!r} is about {profiler.space!r}; this search is on {self.space!r}")
+        about = profiler.space
+        if about is not None and about is not self.space and about.fingerprint != self.space.fingerprint:
+            raise ProfilerError(f"{profiler!r} is about {about!r}; this search is on {self.space!r}")
         if profiler.pure:
             return profiler.profile_batch(candidates)
         if isinstance(profiler, Combination):
@@ -194,9 +196,7 @@ class Strategy(ABC):
         return ()
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{name}={describe(value)}" for name, value in vars(self).items() if not name.startswith("_")
-        )
+        shown = ", ".join(f"{name}={describe(value)}" for name, value in vars(self).items() if not name.startswith("_"))
         return f"{type(self).__name__}({shown})"
 
     # -- what a subclass implements -----------------------------------------------------------------------------
@@ -251,7 +251,8 @@ class Strategy(ABC):
 
     def take_first(self) -> int:
         """Return a checksum of the first candidate given since the last call; 0 where none was."""
-        checksum, self.__first_given = self.__first_given, 0
+        checksum: int = self.__first_given
+        self.__first_given = 0
         return checksum
 
     def setup(self, context: Context) -> None:
@@ -277,7 +278,9 @@ class Strategy(ABC):
         if size > n:
             raise OrderError(f"{type(self).__name__} was asked for {n} candidates and gave {size}")
         if size and batch.space is not context.space:
-            raise OrderError(f"{type(self).__name__} gave candidates of {batch.space!r}; the run is on {context.space!r}")
+            raise OrderError(
+                f"{type(self).__name__} gave candidates of {batch.space!r}; the run is on {context.space!r}"
+            )
         if size and batch.ids[0] == NO_ID:
             batch = batch.with_ids(np.arange(self.__next_id, self.__next_id + size, dtype=np.int64))
             self.__next_id += size
@@ -325,7 +328,8 @@ class Strategy(ABC):
 
     def offer(self, term: Constraint) -> bool:
         """Offer a limit downward; True means honoured: every candidate from now on satisfies it. Terms accumulate."""
-        self.context
+        if self._context is None:
+            raise OrderError(f"{type(self).__name__} was offered {term!r} before setup(context)")
         return self._offer(term)
 
 
@@ -402,7 +406,8 @@ class Middleware(Strategy):
             OrderError: Before a chain has bound one.
         """
         if self._inner is None:
-            raise OrderError(f"{type(self).__name__} wraps no strategy; write Chain(strategy, {type(self).__name__}(...))")
+            name = type(self).__name__
+            raise OrderError(f"{name} wraps no strategy; write Chain(strategy, {name}(...))")
         return self._inner
 
     def bind(self, inner: Strategy) -> None:
@@ -430,6 +435,8 @@ class Middleware(Strategy):
         self._message = message
 
     def _ask(self, n: int) -> Candidates:
+        if type(self)._screen is Middleware._screen:
+            return self.inner.ask(n)
         passed: list[Candidates] = []
         wanted = n
         while wanted and not self._message and not self._must_wait():
@@ -449,18 +456,22 @@ class Middleware(Strategy):
         verdict = self._screen(candidates)
         if verdict.columns:
             candidates = candidates.with_columns(verdict.columns)
-        passes = verdict.passes
-        if passes.all():
+        # Lists: most batches have one row, where NumPy's fixed cost per call is most of the time.
+        passes: list[bool] = verdict.passes.tolist()
+        n = len(passes)
+        if all(passes):
             self._in_a_row = 0
             return candidates
-        passing = np.flatnonzero(passes)
-        self._in_a_row = len(passes) - 1 - int(passing[-1]) if len(passing) else self._in_a_row + len(passes)
-        rows = np.flatnonzero(~passes if verdict.held is None else ~passes & ~verdict.held).tolist()
+        passing = [row for row in range(n) if passes[row]]
+        self._in_a_row = n - 1 - passing[-1] if passing else self._in_a_row + n
+        held: list[bool] = [False] * n if verdict.held is None else verdict.held.tolist()
+        rows = [row for row in range(n) if not passes[row] and not held[row]]
         if rows:
             causes = [verdict.causes[row] for row in rows]
             reasons = None if verdict.reasons is None else [verdict.reasons[row] for row in rows]
-            self.turn_away(candidates[rows], verdict.status, causes, reasons, verdict.score)
-        return candidates[passing]
+            away = candidates if len(rows) == n else candidates[rows]
+            self.turn_away(away, verdict.status, causes, reasons, verdict.score)
+        return candidates[passing] if passing else candidates[:0]
 
     def turn_away(
         self,

@@ -2,7 +2,8 @@
 
 from nasmw.profilers.counting import Count, count, count_parameters
 from nasmw.profilers.flops import FlopsProfiler
+from nasmw.profilers.measured import TorchLatencyProfiler
 from nasmw.profilers.network import NetworkProfiler
 from nasmw.profilers.params import ParamsProfiler
 
-__all__ = ["Count", "FlopsProfiler", "NetworkProfiler", "ParamsProfiler", "count", "count_parameters"]
+__all__ = ["Count", "FlopsProfiler", "NetworkProfiler", "ParamsProfiler", "TorchLatencyProfiler", "count", "count_parameters"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["BLOCKS", "HANDLES", "KINDS", "NORMALIZATION", "POOLING", "einsum_macs", "is_free"]
+__all__ = ["BLOCKS", "HANDLES", "KINDS", "NORMALIZATION", "POOLING", "einsum_macs", "is_free", "is_known"]
 
 KINDS = ("conv", "linear", "matmul", "einsum", "attention", "recurrent")
 """The kinds of operators that MACs are split by."""
@@ -211,3 +211,16 @@ def is_free(kind: str) -> bool:
         return True
     returned = [value.alias_info for overload in overloads for value in overload._schema.returns]
     return bool(returned) and all(alias is not None and not alias.is_write for alias in returned)
+
+
+_NORMS_AND_POOLS = """
+native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_no_update native_layer_norm
+native_group_norm _fused_rms_norm _adaptive_avg_pool2d _adaptive_avg_pool3d
+"""
+_KNOWN = frozenset(_NORMS_AND_POOLS.split())
+
+
+@lru_cache(maxsize=4096)
+def is_known(kind: str) -> bool:
+    """Return whether an operator, as it runs below the functions that a trace names, is known to cost no MACs."""
+    return is_free(kind) or kind in HANDLES or kind.partition("::")[2] in _KNOWN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -107,14 +107,14 @@ class Evolution(Strategy):
 
     def _random(self) -> Codes:
         """Return a random architecture, ``(1, d)``; a new one unless repeats are allowed."""
-        row = self._source.take(1)
+        row: Codes = self._source.take(1)
         while not self.repeats and row.tobytes() in self._seen:
             row = self._source.take(1)
         return row
 
     def _child(self, space: Space) -> Codes:
         """Return a child of the population, ``(1, d)``."""
-        row = self._winner()
+        row: Codes = self._winner()
         if self.crossover and self._rng.random() < self.crossover:
             row = space.crossover(row, self._winner(), self._rng)
         row = space.mutate(row, self._rng, self.mutation_probability)
@@ -148,7 +148,7 @@ class Evolution(Strategy):
 
 
 def _whole(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"Evolution: {name} is a whole number, got {value!r}")
     if value < 1:
         raise ValueError(f"Evolution: {name} is at least 1, got {value!r}")
@@ -156,8 +156,9 @@ def _whole(name: str, value: object) -> int:
 
 
 def _share(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"Evolution: {name} is a number from 0 to 1, got {value!r}")
-    if not 0.0 <= value <= 1.0:
+    share = float(value)
+    if not 0.0 <= share <= 1.0:
         raise ValueError(f"Evolution: {name} is from 0 to 1, got {value!r}")
-    return float(value)
+    return share

@@ -23,7 +23,7 @@ class Random(Strategy):
     Example:
         >>> from nasmw.strategies import Random
         >>> from nasmw.testing import drive, toy_space
-        >>> len(set(drive(Random(replacement=False), toy_space(), trials=2000, n=50).keys()))
+        >>> len(set(drive(Random(replacement=False), toy_space(), trials=2000, n=50).row_keys()))
         1596
     """
 

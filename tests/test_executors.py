@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
@@ -380,11 +381,24 @@ def main():
 """
 
 
-def program(folder: Path, tail: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def program(folder: Path, tail: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a script in a session of its own; it is over at the end, even where the test fails."""
     script = folder / "script.py"
     script.write_text(HEAD + textwrap.dedent(tail))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, str(script)], text=True, start_new_session=True, **pipes)  # type: ignore[call-overload,no-any-return]
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 GUARDED = """
@@ -393,6 +407,11 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         print("interrupted")
+"""
+SLOW_IMPORT = """
+if __name__ != "__main__":
+    print("importing", flush=True)
+    time.sleep(1)
 """
 
 
@@ -407,11 +426,11 @@ def test_workers_and_their_children_die_with_a_killed_parent(tmp_path: Path) -> 
 
 
 @posix
-@pytest.mark.parametrize("lines", [1, 3], ids=["starting", "evaluating"])
-def test_ctrl_c_reaches_the_parent_alone(tmp_path: Path, lines: int) -> None:
-    with program(tmp_path, GUARDED) as process:
+@pytest.mark.parametrize("starting", [True, False])
+def test_ctrl_c_reaches_the_parent_alone(tmp_path: Path, starting: bool) -> None:
+    with program(tmp_path, SLOW_IMPORT * starting + GUARDED) as process:
         assert process.stdout is not None
-        for _ in range(lines):
+        for _ in range(3):
             process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=20)

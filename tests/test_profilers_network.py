@@ -77,10 +77,10 @@ def test_an_architecture_is_built_once():
     built.clear()
     batch = space.sample(64, np.random.default_rng(0))
     profiler.profile_batch(batch)
-    assert len(built) == len(set(batch.keys()))
+    assert len(built) == len(set(batch.row_keys()))
     profiler.profile_batch(batch)
     profiler.profile(next(iter(batch)))
-    assert len(built) == len(set(batch.keys()))
+    assert len(built) == len(set(batch.row_keys()))
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):

@@ -12,7 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasmw import Chain, Choice, Deduplicate, Filter, Middleware, Objective, Penalize, Rank, Search, Space, Strategy, Trial
+from nasmw import (
+    Chain,
+    Choice,
+    Deduplicate,
+    Filter,
+    Middleware,
+    Objective,
+    Penalize,
+    Rank,
+    Search,
+    Space,
+    Strategy,
+    Trial,
+)
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.errors import (
     ConstraintError,
@@ -78,18 +91,30 @@ def is_narrow(architecture: Any) -> bool:
 
 def facts(result: Result) -> list[tuple[Any, ...]]:
     return [
-        (trial.number, trial.codes, trial.candidate, dict(trial.columns), trial.status, dict(trial.metrics), trial.reason)
+        (
+            trial.number,
+            trial.codes,
+            trial.candidate,
+            dict(trial.columns),
+            trial.status,
+            dict(trial.metrics),
+            trial.reason,
+        )
         for trial in result.trials
     ]
 
 
 def dump(path: Path) -> list[Any]:
     with Log(path, readonly=True) as log:
-        return [(event.kind, event.number, event.data) for event in log.events() if event.kind in ("ask", "dry", "tell")]
+        return [
+            (event.kind, event.number, event.data) for event in log.events() if event.kind in ("ask", "dry", "tell")
+        ]
 
 
 def test_runs_the_number_of_trials_and_finds_the_best() -> None:
-    result = Search(toy_space(), Random(), lambda trial: float(trial.architecture["width"]), progress=False).run(trials=30)
+    result = Search(toy_space(), Random(), lambda trial: float(trial.architecture["width"]), progress=False).run(
+        trials=30
+    )
     assert len(result.trials) == len(result.completed) == 30
     assert result.best.architecture["width"] == 16
     assert [trial.number for trial in result.trials] == list(range(30))
@@ -359,9 +384,9 @@ def test_metrics_and_objectives_must_fit() -> None:
         Search(space, Random(), lambda trial: 1.0, objectives=["a", "b"], progress=False).run(trials=3)
     cost = TableProfiler(space)
     with pytest.raises(EvaluationError, match=r"\['cost'\], which are names of profilers"):
-        Search(
-            space, Random(), lambda trial: {"accuracy": 1.0, "cost": 2.0}, profilers=[cost], progress=False
-        ).run(trials=3)
+        Search(space, Random(), lambda trial: {"accuracy": 1.0, "cost": 2.0}, profilers=[cost], progress=False).run(
+            trials=3
+        )
 
 
 def test_a_profiler_can_be_an_objective() -> None:
@@ -376,7 +401,10 @@ def test_a_profiler_can_be_an_objective() -> None:
 
 def test_a_minimised_objective_finds_the_least() -> None:
     result = Search(
-        toy_space(), Random(), lambda trial: trial.architecture["width"], objectives=Objective("error", "minimize"),
+        toy_space(),
+        Random(),
+        lambda trial: trial.architecture["width"],
+        objectives=Objective("error", "minimize"),
         progress=False,
     ).run(trials=30)
     assert result.best.metrics["error"] == 4

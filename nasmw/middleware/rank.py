@@ -98,7 +98,8 @@ class Rank(Middleware):
         return super().exhausted and not len(self._buffer)
 
     def _setup(self, context: Context) -> None:
-        self._buffer = batch_of_none(context.space)
+        self._none = batch_of_none(context.space)
+        self._buffer = self._none
 
     def _ask(self, n: int) -> Candidates:
         passed: list[Candidates] = []
@@ -108,11 +109,12 @@ class Rank(Middleware):
                 self._buffer = self._best_of(self._group())
                 if not len(self._buffer):
                     break
-            part = self._buffer[:wanted]
-            self._buffer = self._buffer[len(part) :]
+            part, self._buffer = self._buffer, self._none
+            if len(part) > wanted:
+                part, self._buffer = part[:wanted], part[wanted:]
             passed.append(part)
             wanted -= len(part)
-        return Candidates.join(passed) if passed else self._buffer
+        return Candidates.join(passed) if passed else self._none
 
     def _group(self) -> Candidates:
         """Return the next candidates to compare: a full group, or what there is for now."""
@@ -124,7 +126,7 @@ class Rank(Middleware):
                 break
             parts.append(part)
             missing -= len(part)
-        return Candidates.join(parts) if parts else batch_of_none(self.context.space)
+        return Candidates.join(parts) if parts else self._none
 
     def _best_of(self, group: Candidates) -> Candidates:
         """Return those of a group who pass, best first, after telling the rest that they were skipped."""

@@ -66,7 +66,7 @@ def fbnet(num_classes: int = 1000, input_size: int = 224, head: int = 1984) -> S
         True
     """
     positive("head", head)
-    slots = []
+    slots: list[_Slot] = []
     inputs = FBNET_STAGES[0][0]
     for outputs, layers, stride in FBNET_STAGES:
         for number in range(layers):
@@ -84,8 +84,8 @@ def proxylessnas(
     Operators are inverted residual blocks with ReLU6. The first layer of a stage cannot be left out.
 
     Choices: ``stage{s}.block{b}.op`` for stages ``s`` from 0 to 5 and blocks ``b`` from 0 to 3 (stage 5 has block 0
-    only), each ``"k3_e3"``, ``"k5_e3"``, ``"k7_e3"``, ``"k3_e6"``, ``"k5_e6"`` or ``"k7_e6"`` (kernel and expansion), and
-    ``"skip"`` in blocks 1 to 3.
+    only), each ``"k3_e3"``, ``"k5_e3"``, ``"k7_e3"``, ``"k3_e6"``, ``"k5_e6"`` or ``"k7_e6"`` (kernel and expansion),
+    and ``"skip"`` in blocks 1 to 3.
 
     Size: 6^6 7^15 = 2.22e17.
 
@@ -108,7 +108,7 @@ def proxylessnas(
     positive("head", head)
     if len(widths) != len(PROXYLESS_STAGES):
         raise SpaceError(f"`widths` needs {len(PROXYLESS_STAGES)} numbers of channels, one per stage, got {widths!r}")
-    slots = []
+    slots: list[_Slot] = []
     inputs = _ProxylessNAS.first_block.outputs
     for stage, (outputs, (layers, stride)) in enumerate(zip(widths, PROXYLESS_STAGES, strict=True)):
         positive("widths", outputs)

@@ -44,9 +44,9 @@ def nasbench201(num_classes: int = 10, input_size: int = 32, channels: int = 16,
     ``edge_0_3``, ``edge_1_3``, ``edge_2_3``, each ``"none"``, ``"skip_connect"``, ``"nor_conv_1x1"``,
     ``"nor_conv_3x3"`` or ``"avg_pool_3x3"``.
 
-    Size: 5^6 = 15,625. `Space.function_keys` finds 4,930 functions among them, by these rules: a skip is its input, sums
-    have no order, and nothing comes out of a node into which nothing goes (which neglects that batch norm may shift the
-    zeros). The paper counts 6,466, since it keeps zeros in sums, and sums in sums, apart.
+    Size: 5^6 = 15,625. `Space.function_keys` finds 4,930 functions among them, by these rules: a skip is its input,
+    sums have no order, and nothing comes out of a node into which nothing goes (which neglects that batch norm may
+    shift the zeros). The paper counts 6,466, since it keeps zeros in sums, and sums in sums, apart.
 
     Source: Dong, Yang, NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search, ICLR 2020,
     section 2.1 and figure 1.
@@ -69,9 +69,7 @@ def nasbench201(num_classes: int = 10, input_size: int = 32, channels: int = 16,
     return _NASBench201(num_classes, input_size, channels, cells).space(function_key=_function_key)
 
 
-def nats_size(
-    num_classes: int = 10, input_size: int = 32, widths: Iterable[int] = range(8, 65, 8)
-) -> Space:
+def nats_size(num_classes: int = 10, input_size: int = 32, widths: Iterable[int] = range(8, 65, 8)) -> Space:
     """Return the size space of NATS-Bench: the channels of five layers around one fixed cell.
 
     The layers are a cell, a residual block of stride 2, a cell, a residual block of stride 2 and a cell. The stem has
@@ -161,8 +159,10 @@ class _Cell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         values = [x]
         for node in range(1, NODES):
-            terms = [self.edges[f"edge_{source}_{node}"](values[source]) for source in range(node)]
-            values.append(sum(terms[1:], terms[0]))
+            value: Tensor = self.edges[f"edge_0_{node}"](x)
+            for source in range(1, node):
+                value = value + self.edges[f"edge_{source}_{node}"](values[source])
+            values.append(value)
         return values[-1]
 
 
@@ -194,8 +194,8 @@ class _ReductionBlock(nn.Module):
         self.downsample = nn.Sequential(nn.AvgPool2d(2, stride=2, ceil_mode=True), downsample)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.conv_b(self.conv_a(x))
-        return residual + self.downsample(x)
+        out: Tensor = self.conv_b(self.conv_a(x)) + self.downsample(x)
+        return out
 
 
 def _network(stem: Conv, layers: Iterable[nn.Module], channels: int, classifier: Linear) -> nn.Module:
@@ -302,9 +302,7 @@ class _NATSSize(Family):
         widths = [architecture[f"layer{number}.width"] for number in range(2 * STAGES - 1)]
         layers: list[nn.Module] = []
         for number, (inputs, outputs) in enumerate(zip(widths[:1] + widths, widths, strict=False)):
-            layers.append(
-                _Reduction(inputs, outputs).module() if number % 2 else _Cell(NATS_CELL, inputs, outputs)
-            )
+            layers.append(_Reduction(inputs, outputs).module() if number % 2 else _Cell(NATS_CELL, inputs, outputs))
         return _network(Conv(3, widths[0], 3), layers, widths[-1], Linear(widths[-1], self.num_classes))
 
     def parts(self, size: Size) -> Iterator[Part]:
@@ -328,7 +326,5 @@ def _reduction_cost(size: Size, inputs: int, outputs: int) -> Cost:
 
 
 def _nats_cell_cost(size: Size, inputs: int, outputs: int) -> Cost:
-    described = (
-        _operation(name, outputs if source else inputs, outputs) for (source, _), name in NATS_CELL.items()
-    )
+    described = (_operation(name, outputs if source else inputs, outputs) for (source, _), name in NATS_CELL.items())
     return total(conv.cost(size) for conv in described if conv)

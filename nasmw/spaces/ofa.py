@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import attrs
@@ -31,13 +31,11 @@ COUPLED_EXPANDS = {2: 3, 3: 4, 4: 6}
 FIXED_KERNELS = (3, 5, 3, 3, 5)
 
 
-def ofa_mobilenetv3(
-    width: float = 1.0, resolutions: Iterable[int] = RESOLUTIONS, num_classes: int = 1000
-) -> Space:
+def ofa_mobilenetv3(width: float = 1.0, resolutions: Iterable[int] = RESOLUTIONS, num_classes: int = 1000) -> Space:
     """Return the once-for-all space of MobileNetV3 networks.
 
     Five stages of two to four inverted residual blocks, each block with its own kernel and expansion, on images of
-    several sizes. Published weights fit: see `nasmw.spaces.ofa_weights`.
+    several sizes. Published weights fit: see `load_ofa_weights`.
 
     Choices, for stages ``s`` from 0 to 4 and blocks ``b`` from 0 to 3:
 
@@ -120,12 +118,12 @@ def _resolutions(values: Iterable[int]) -> tuple[int, ...]:
     return resolutions
 
 
-@lru_cache(maxsize=None)
+@cache
 def _widths(width: float) -> tuple[int, ...]:
     return tuple(divisible(base * width) for base in BASE_WIDTHS)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sizes(resolution: int) -> tuple[Size, ...]:
     """Return the size of the feature map before each stage, and after the last one."""
     return tuple(itertools.accumulate(STRIDES, strided, initial=strided((resolution, resolution), 2)))
@@ -235,16 +233,14 @@ class _OnceForAll(Family):
         yield Part(("resolution",), self.ends_cost)
         for stage, number in itertools.product(range(len(STRIDES)), range(max(DEPTHS))):
             scope = ("resolution", f"stage{stage}.depth", *self.decisions(stage, number))
+            yield Part(scope, partial(self.block_cost, stage, number))
 
-            def cost(
-                resolution: int, depth: int, *chosen: int, stage: int = stage, number: int = number
-            ) -> Cost:
-                if depth <= number:
-                    return Cost()
-                block = self.block(stage, number, *self.setting(stage, depth, *chosen))
-                return block.cost(_sizes(resolution)[stage + bool(number)])
-
-            yield Part(scope, cost)
+    def block_cost(self, stage: int, number: int, resolution: int, depth: int, *chosen: int) -> Cost:
+        """Return the cost of a block, nothing where the stage is not that deep."""
+        if depth <= number:
+            return Cost()
+        block = self.block(stage, number, *self.setting(stage, depth, *chosen))
+        return block.cost(_sizes(resolution)[stage + bool(number)])
 
     def ends_cost(self, resolution: int) -> Cost:
         """Return the cost of what comes before and after the stages."""

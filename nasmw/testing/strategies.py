@@ -79,15 +79,16 @@ def drive(
     strategy.setup(context_for(space, seed=seed, objectives=objectives))
     asked: list[Candidates] = []
     left = trials
+    idle = False
     while left and not strategy.exhausted:
-        batch = strategy.ask(min(n, left))
-        if not len(batch):
-            if strategy.exhausted:
-                break
+        if idle:
             raise DeadlockError(f"{strategy!r} gave nothing, has been told everything, and is not exhausted")
-        asked.append(batch)
+        batch = strategy.ask(min(n, left))
         left -= len(batch)
-        strategy.tell(scored(batch, objectives) if outcomes is None else outcomes(batch))
+        idle = not len(batch)
+        if not idle:
+            asked.append(batch)
+            strategy.tell(scored(batch, objectives) if outcomes is None else outcomes(batch))
     return Candidates.join(asked) if asked else batch_of_none(space)
 
 
@@ -225,7 +226,7 @@ class StrategyContract:
                 batch = strategy.ask(5)
                 given += len(batch)
                 pending += [self._scored(batch[row]) for row in range(len(batch))]
-            rng.shuffle(pending)  # type: ignore[arg-type]
+            rng.shuffle(pending)
             told, pending = pending[:3], pending[3:]
             if told:
                 strategy.tell(Outcomes.join(told))

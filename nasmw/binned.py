@@ -1,0 +1,272 @@
+"""Counting, sampling and optimising paths of a `Diagram` within limits, by the slack that is left, in bins.
+
+From every state, and for every slack in whole bins, the number of paths to the end that stay within the limits follows
+from the states behind it. Rounding what edges cost down counts some paths too many, rounding it up some too few;
+drawing from the former and rejecting what exceeds the limits is exactly uniform.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from nasmw.diagram import Diagram, Layer
+
+__all__ = ["Binned", "Limit", "Scale", "bins_for"]
+
+CELLS = 2**18  # gathered at a time while sampling
+PROVED = 2.0**100  # counts up to here are exact from float64 and their remainder modulo 2^64
+
+
+@attrs.frozen
+class Limit:
+    """What a path may add to one cost beyond the least: from `low` to `high`, in units of the diagram.
+
+    Attributes:
+        high: The most.
+        low: The least.
+        error: How many units either may be off the true limit.
+    """
+
+    high: int
+    low: int = 0
+    error: int = 0
+
+
+def bins_for(diagram: Diagram, limits: Sequence[Limit], budget_bytes: int, steps: float) -> tuple[int, ...]:
+    """Return how many bins each limit gets: as many as are of use, and memory and time allow.
+
+    Args:
+        diagram: The graph.
+        limits: One limit for each binned cost.
+        budget_bytes: What all counts together may need.
+        steps: How many additions of one count building may take.
+    """
+    useful = [_useful(diagram, k, limit) for k, limit in enumerate(limits)]
+    cells = min(budget_bytes / 8 / max(diagram.states - 1, 1), steps / max(diagram.edges, 1))
+    bins = list(useful)
+    # The smallest ones are served first, so that what they leave goes to the others.
+    for rank, k in enumerate(sorted(range(len(limits)), key=lambda k: useful[k])):
+        share = max(cells, 1.0) ** (1 / (len(limits) - rank))
+        bins[k] = max(min(useful[k], int(share) - 2), 1)
+        cells /= bins[k] + 2
+    return tuple(bins)
+
+
+def _useful(diagram: Diagram, k: int, limit: Limit) -> int:
+    divisor = diagram.divisor(k)
+    return (limit.high + limit.error) // divisor + 1 if divisor else 1
+
+
+@attrs.frozen(eq=False)
+class _Steps:
+    """The edges of a layer as ``(j, s)`` arrays, padded by edges that no slack affords."""
+
+    layer: Layer
+    child: npt.NDArray[np.intp]
+    combination: npt.NDArray[np.intp]
+    bins: npt.NDArray[np.intp]  # (k, j, s)
+
+
+class Scale:
+    """Slack in bins: how many each edge takes, and how many there are.
+
+    Args:
+        diagram: The graph; its first costs are the limited ones.
+        limits: A limit for each of them.
+        bins: How many bins each limit has; with as many as its units over their divisor, nothing is rounded.
+
+    Attributes:
+        most: For each limit, the bins that are left at the root, with costs rounded down.
+        rounds: Whether rounding occurs at all.
+    """
+
+    def __init__(self, diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int]) -> None:
+        self._limits = tuple(limits)
+        self._events = diagram.events
+        divisors = [diagram.divisor(k) or limit.high + limit.error + 1 for k, limit in enumerate(limits)]
+        self._widths = [
+            divisor * math.ceil(((limit.high + limit.error) // divisor + 1) / number)
+            for divisor, limit, number in zip(divisors, limits, bins, strict=True)
+        ]
+        self._rounds = [width != divisor for width, divisor in zip(self._widths, divisors, strict=True)]
+        self.rounds = any(self._rounds) or any(limit.error for limit in limits)
+        self.most = [(limit.high + limit.error) // w for limit, w in zip(limits, self._widths, strict=True)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one state's values by slack; index 0 of each axis stands for less than none."""
+        return tuple(most + 2 for most in self.most)
+
+    def taken(self, layer: Layer, *, down: bool) -> npt.NDArray[np.int64]:
+        """Return ``(k, e)`` bins that each edge takes, rounded down or up, at most one more than there are."""
+        widths = np.array(self._widths, dtype=np.int64).reshape(-1, 1)
+        most = np.array(self.most, dtype=np.int64).reshape(-1, 1)
+        cost = layer.cost[: len(self.most)]
+        return np.minimum(cost // widths if down else -(-cost // widths), most + 1)
+
+    def start(self, *, down: bool) -> tuple[int, ...]:
+        """Return the index of the full slack, 0 where there is none."""
+        if down:
+            return tuple(most + 1 for most in self.most)
+        pairs = zip(self._limits, self._widths, strict=True)
+        return tuple(max(limit.high - limit.error, -1) // width + 1 for limit, width in pairs)
+
+    def ends(self, *, down: bool) -> npt.NDArray[np.bool_]:
+        """Return by slack whether a path may end with it: enough must have been spent."""
+        result = np.ones((), dtype=np.bool_)
+        for k, (limit, width, most) in enumerate(zip(self._limits, self._widths, self.most, strict=True)):
+            least = max(limit.low - limit.error if down else limit.low + limit.error, 0)
+            spent = -(-least // width)
+            if self._rounds[k] and least:
+                spent = max(least // width - self._events + 1, 0) if down else spent + self._events
+            own = np.zeros(most + 2, dtype=np.bool_)
+            first = self.start(down=down)[k]
+            own[1 : max(first - spent, 0) + 1] = True
+            result = np.logical_and.outer(result, own)
+        return result
+
+
+class Binned:
+    """Paths within limits, counted by bins of slack.
+
+    Args:
+        diagram: The graph, with one cost for each limit; not empty.
+        limits: The limits.
+        bins: How many bins each limit has.
+
+    Attributes:
+        exact: Whether bins round nothing.
+        bytes: The memory that the counts need.
+        total: The number of paths with costs rounded down, in float64, but for a power of two in huge graphs.
+    """
+
+    def __init__(self, diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int]) -> None:
+        self.diagram = diagram
+        self.bins = tuple(bins)
+        self._scale = Scale(diagram, limits, bins)
+        self.exact = not self._scale.rounds
+        self.bytes = 8 * math.prod(self._scale.shape) * diagram.states
+        self._counts: list[npt.NDArray[np.float64]] = []
+        self._exponent = 0
+        for counts, exponent in self._sweep(down=True, dtype=np.float64):
+            self._counts.insert(0, counts)
+            self._exponent = exponent
+        self.total = float(self._counts.pop(0).sum())
+        self._steps = [self._padded(layer) for layer in diagram.layers]
+
+    # -- counting -----------------------------------------------------------------------------------------------
+
+    def _sweep(self, *, down: bool, dtype: Any) -> Iterator[tuple[npt.NDArray[Any], int]]:
+        """Yield the counts of every layer's states from the last layer on, and the power of two to multiply by."""
+        behind: npt.NDArray[Any] = self._scale.ends(down=down)[None].astype(dtype)
+        exponent = 0
+        yield behind, exponent
+        shape = self._scale.shape
+        start = self._scale.start(down=down)
+        for number in reversed(range(len(self.diagram.layers))):
+            layer = self.diagram.layers[number]
+            bins = self._scale.taken(layer, down=down)
+            affordable = (bins <= np.array(self._scale.most, dtype=np.int64).reshape(-1, 1)).all(axis=0)
+            if number == 0:  # only the full slack occurs
+                left = np.maximum(np.array(start).reshape(-1, 1) - bins, 0)
+                yield behind[(layer.child, *left)].sum(keepdims=True), exponent
+                return
+            counts = np.zeros((layer.states, *shape), dtype=dtype)
+            edges = zip(layer.source.tolist(), layer.child.tolist(), bins.T.tolist(), affordable.tolist(), strict=True)
+            for source, child, taken, affords in edges:
+                if not affords:
+                    continue
+                if len(taken) == 1:
+                    counts[source, 1 + taken[0] :] += behind[child, 1 : shape[0] - taken[0]]
+                else:
+                    to = tuple(slice(1 + b, None) for b in taken)
+                    of = tuple(slice(1, n - b) for n, b in zip(shape, taken, strict=True))
+                    counts[(source, *to)] += behind[(child, *of)]
+            if dtype == np.float64 and (largest := float(counts.max())) > 2.0**600:
+                shift = math.frexp(largest)[1]
+                counts = np.ldexp(counts, -shift)
+                exponent += shift
+            yield counts, exponent
+            behind = counts
+
+    def count(self, *, down: bool) -> int:
+        """Return how many paths are within the limits with what edges cost rounded down, or up.
+
+        Exact up to 2^100; beyond, float64 sums are widened by more than their error.
+        """
+        total, exponent = self.total, self._exponent
+        if not down:
+            for counts, power in self._sweep(down=False, dtype=np.float64):
+                total, exponent = float(counts.sum()), power
+        if exponent == 0 and total <= 2.0**50:
+            return int(total)
+        if exponent == 0 and total <= PROVED:
+            rest = 0
+            for counts, _ in self._sweep(down=down, dtype=np.uint64):
+                rest = int(counts.sum())
+            return rest + (round((int(total) - rest) / 2**64) << 64)
+        mantissa, power = math.frexp(total)
+        number = int(mantissa * 2**53) << (power + exponent - 53)
+        return number + (number >> 36) if down else number - (number >> 36)
+
+    # -- sampling -----------------------------------------------------------------------------------------------
+
+    def _padded(self, layer: Layer) -> _Steps:
+        starts = layer.starts
+        width = int(np.diff(starts).max())
+        rank = np.arange(len(layer.source)) - starts[layer.source]
+        most = np.array(self._scale.most, dtype=np.intp).reshape(-1, 1, 1)
+        child = np.zeros((width, layer.states), dtype=np.intp)
+        combination = np.zeros((width, layer.states), dtype=np.intp)
+        bins = np.broadcast_to(most + 1, (len(self.bins), width, layer.states)).copy()
+        child[rank, layer.source] = layer.child
+        combination[rank, layer.source] = layer.combination
+        bins[:, rank, layer.source] = self._scale.taken(layer, down=True)
+        return _Steps(layer, child, combination, bins)
+
+    def sample(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+        """Return ``(n, d)`` assignments, uniform over those within the limits or beyond by no more than rounding.
+
+        There must be one.
+        """
+        codes = np.zeros((n, len(self.diagram.variables)), dtype=np.intp, order="F")
+        widest = max((len(steps.child) for steps in self._steps), default=1)
+        size = max(CELLS // widest, 256)
+        for start in range(0, n, size):
+            self._walk(codes[start : start + size], rng)
+        return codes
+
+    def _walk(self, codes: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
+        n = len(codes)
+        state = np.zeros(n, dtype=np.intp)
+        slack = [np.full(n, most, dtype=np.intp) for most in self._scale.most]
+        for steps, counts in zip(self._steps, self._counts, strict=True):
+            index = steps.child.take(state, axis=1)
+            for k, most in enumerate(self._scale.most):
+                left = steps.bins[k].take(state, axis=1)
+                np.subtract(slack[k], left, out=left)
+                np.maximum(left, -1, out=left)
+                index *= most + 2
+                index += left
+                index += 1
+            weights = counts.reshape(-1).take(index, mode="clip")
+            for before, after in itertools.pairwise(weights):
+                after += before
+            total = weights[-1]
+            drawn = np.minimum(rng.random(n) * total, np.nextafter(total, 0.0))
+            picked = np.zeros(n, dtype=np.intp)
+            for upto in weights:
+                picked += upto <= drawn
+            for k in range(len(slack)):
+                slack[k] -= steps.bins[k][picked, state]
+            combination = steps.combination[picked, state]
+            for position, variable in enumerate(steps.layer.variables):
+                codes[:, variable] = steps.layer.codes[combination, position]
+            state = steps.child[picked, state]

@@ -1,0 +1,322 @@
+"""Running a network on shapes alone: what each operator multiplies and writes, without computing anything.
+
+Operators are answered below the level of functions, so that whatever a module calls is seen. Convolutions, batch norm
+and elementwise operators are answered by their shape formulas, the others by PyTorch's kernels for tensors without data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils import _pytree as pytree
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nasmw.errors import ProfilerError
+from nasmw.profilers.counting import untouched
+from nasmw.profilers.inputs import ExampleInput, ExampleLike
+from nasmw.profilers.operators import is_known
+
+__all__ = ["Operation", "Trace", "trace"]
+
+Shape = tuple[int, ...]
+aten = torch.ops.aten
+
+
+@attrs.frozen(eq=False)
+class Operation:
+    """One call of an operator.
+
+    Attributes:
+        module: The innermost module that was running.
+        name: The operator's name, such as ``"convolution"``.
+        macs: Numbers whose product is the multiply-adds; None where there are none.
+        written: For each tensor that it wrote, the shape.
+        live: For each tensor that has to be in memory during the call, the bytes of an element and the shape.
+    """
+
+    module: nn.Module
+    name: str
+    macs: Shape | None
+    written: tuple[Shape, ...]
+    live: tuple[Shape, ...]
+
+
+@attrs.frozen(eq=False)
+class Trace:
+    """The operators of one forward pass, in order, and the names of those that nothing is known about."""
+
+    operations: tuple[Operation, ...]
+    uncounted: frozenset[str]
+
+    @property
+    def macs(self) -> int:
+        """The multiply-adds of the network."""
+        return sum(math.prod(operation.macs) for operation in self.operations if operation.macs is not None)
+
+
+def trace(model: nn.Module, example: ExampleLike) -> Trace:
+    """Return the operators of one forward pass; the network stays as it is, and may have tensors without data.
+
+    Raises:
+        ProfilerError: If the network does not run on the example, or asks for the values of tensors.
+    """
+    call = ExampleInput.of(example)
+    recorder = _Recorder()
+    args, kwargs = pytree.tree_map_only(Tensor, recorder.input, (call.args, call.kwargs))
+    with untouched(model), _running(recorder.modules), recorder:
+        try:
+            outputs = model(*args, **kwargs)
+        except Exception as error:
+            raise ProfilerError(
+                f"a {type(model).__name__} does not run on shapes of an example input of shape {call.shapes()}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    return recorder.finish(model, pytree.tree_leaves(outputs))
+
+
+@contextmanager
+def _running(stack: list[nn.Module]) -> Iterator[None]:
+    """Keep the modules that are running on a stack."""
+    before = register_module_forward_pre_hook(lambda module, inputs: stack.append(module))
+    after = register_module_forward_hook(lambda module, inputs, outputs: _drop(stack), always_call=True)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
+
+
+def _drop(stack: list[nn.Module]) -> None:
+    stack.pop()
+
+
+@attrs.define(eq=False)
+class _Note:
+    module: nn.Module | None
+    name: str
+    macs: Shape | None
+    written: tuple[Shape, ...]
+    reads: set[int]
+    makes: list[int]
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.modules: list[nn.Module] = []
+        self.notes: list[_Note] = []
+        self.uncounted: set[str] = set()
+        self._kept: list[Tensor] = []  # a storage that were freed could give its address to another one
+        self._sizes: dict[int, Shape] = {}
+
+    def input(self, tensor: Tensor) -> Tensor:
+        """Return an argument without data, and count it as being in memory."""
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        self._made(empty)
+        return empty
+
+    def _made(self, tensor: Tensor) -> int | None:
+        """Note a tensor; return its storage if no tensor with it was seen before."""
+        key = tensor.untyped_storage()._cdata
+        if key in self._sizes:
+            return None
+        self._kept.append(tensor)
+        self._sizes[key] = (tensor.element_size(), *tensor.shape)
+        return key
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
+        if not any(tensor.is_meta for tensor in tensors):
+            return func(*args, **kwargs)
+        outputs = _run(func, name, args, kwargs)
+        results = [outputs] if isinstance(outputs, Tensor) else _tensors(outputs)
+        if _is_view(func):
+            return outputs
+        formula = MACS.get(name)
+        macs = formula(args, results) if formula else None
+        if formula is None and not is_known(f"aten::{name}"):
+            self.uncounted.add(f"aten::{name}")
+        made = [key for key in map(self._made, results) if key is not None]
+        reads = {tensor.untyped_storage()._cdata for tensor in tensors if tensor.is_meta}
+        module = self.modules[-1] if self.modules else None
+        written = tuple(tuple(result.shape) for result in results if result.numel())
+        self.notes.append(_Note(module, name, macs, written, reads & self._sizes.keys(), made))
+        return outputs
+
+    def finish(self, model: nn.Module, outputs: Sequence[Any]) -> Trace:
+        """Return the trace, with what is alive during each operator: from its making to its last use."""
+        first = dict.fromkeys(self._sizes, 0)
+        last = dict.fromkeys(self._sizes, 0)
+        for step, note in enumerate(self.notes):
+            first.update(dict.fromkeys(note.makes, step))
+            last.update(dict.fromkeys([*note.reads, *note.makes], step))
+        for tensor in outputs:
+            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) in last:
+                last[key] = len(self.notes)
+        starting: dict[int, list[int]] = {}
+        for key, step in first.items():
+            starting.setdefault(step, []).append(key)
+        operations = []
+        alive: list[int] = []
+        for step, note in enumerate(self.notes):
+            alive = [key for key in alive if last[key] >= step] + starting.get(step, [])
+            live = tuple(self._sizes[key] for key in alive)
+            operations.append(Operation(note.module or model, note.name, note.macs, note.written, live))
+        return Trace(tuple(operations), frozenset(self.uncounted))
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """Return the tensors among values, those in lists and tuples included."""
+    found: list[Tensor] = []
+    for value in values if isinstance(values, (list, tuple)) else (values,):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(item for item in value if isinstance(item, Tensor))
+    return found
+
+
+_VIEWS: dict[Any, bool] = {}
+
+
+def _is_view(func: Any) -> bool:
+    """Return whether an operator only looks at its argument."""
+    if func not in _VIEWS:
+        aliases = [value.alias_info for value in func._schema.returns]
+        _VIEWS[func] = bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
+    return _VIEWS[func]
+
+
+def _empty_of(tensor: Any) -> Any:
+    if isinstance(tensor, Tensor) and not tensor.is_meta:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return tensor
+
+
+def _run(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    rule = RULES.get(name)
+    if rule is not None and (outputs := rule(*args, **kwargs)) is not None:
+        return outputs
+    in_place = func._schema.is_mutable and isinstance(args[0], Tensor)
+    if in_place and not args[0].is_meta:
+        return args[0]  # a buffer of the network, which stays as it is
+    meta_args, meta_kwargs = pytree.tree_map(_empty_of, (args, kwargs))
+    if isinstance(meta_kwargs.get("device"), torch.device):
+        meta_kwargs["device"] = torch.device("meta")
+    return func(*meta_args, **meta_kwargs)
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor | None:
+    axes = len(weight.shape) - 2
+    fits = len(x.shape) == axes + 2 and x.shape[1] == weight.shape[1] * groups and len(stride) == len(padding) == axes
+    if transposed or not fits or len(dilation) != axes or weight.shape[0] % groups:
+        return None  # PyTorch's kernel does it, or says what is wrong
+    sizes = [
+        (x.shape[axis + 2] + 2 * padding[axis] - dilation[axis] * (weight.shape[axis + 2] - 1) - 1) // stride[axis] + 1
+        for axis in range(axes)
+    ]
+    return torch.empty((x.shape[0], weight.shape[0], *sizes), dtype=x.dtype, device="meta") if min(sizes) > 0 else None
+
+
+def _batch_norm(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    shapes = {tuple(arg.shape) for arg in args[:4] if isinstance(arg, Tensor)}
+    if shapes - {(x.shape[1],)}:
+        return None
+    nothing = torch.empty((0,), dtype=x.dtype, device="meta")
+    return torch.empty(x.shape, dtype=x.dtype, device="meta"), nothing, nothing
+
+
+def _elementwise(x: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+    if not isinstance(x, Tensor) or not x.is_meta or not x.is_floating_point():
+        return None
+    for other in args:
+        if isinstance(other, Tensor) and not (_widens(other.shape, x.shape) and other.dtype == x.dtype):
+            return None
+    return torch.empty(x.shape, dtype=x.dtype, device="meta")
+
+
+def _widens(shape: Sequence[int], wide: Sequence[int]) -> bool:
+    """Return whether broadcasting a shape with a wide one gives the wide one."""
+    return len(shape) == len(wide) and all(a in (1, b) for a, b in zip(shape, wide, strict=True))
+
+
+def _elementwise_in_place(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    others = [arg for arg in args if isinstance(arg, Tensor)]
+    return x if x.is_meta and all(_widens(other.shape, x.shape) for other in others) else None
+
+
+_POINTWISE = """relu hardswish hardsigmoid hardtanh silu gelu sigmoid tanh elu leaky_relu mish softplus exp add mul sub
+div neg""".split()  # noqa: SIM905 (a list of names reads better so)
+RULES: dict[str, Callable[..., Any]] = {
+    "convolution": _convolution,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    **{name: _elementwise for name in _POINTWISE},
+    **{f"{name}_": _elementwise_in_place for name in _POINTWISE},
+}
+"""Shapes of what an operator returns; None leaves it to PyTorch."""
+
+
+def _convolution_macs(args: Any, results: Sequence[Tensor]) -> Shape:
+    at_each = args[0] if args[6] else results[0]
+    return (*at_each.shape, *args[1].shape[1:])
+
+
+def _product_macs(left: int) -> Callable[[Any, Sequence[Tensor]], Shape]:
+    return lambda args, results: (*results[0].shape, args[left].shape[-1])
+
+
+def _addbmm_macs(args: Any, results: Sequence[Tensor]) -> Shape:
+    return (*args[1].shape, args[2].shape[-1])
+
+
+MACS: dict[str, Callable[[Any, Sequence[Tensor]], Shape]] = {
+    "convolution": _convolution_macs,
+    **{name: _product_macs(0) for name in ("mm", "bmm", "mv", "dot", "vdot")},
+    **{name: _product_macs(1) for name in ("addmm", "addmm_", "baddbmm", "baddbmm_", "addmv", "addmv_")},
+    "addbmm": _addbmm_macs,
+}
+"""Numbers whose product is the multiply-adds of a call."""
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Let what is built have tensors without data, and skip their initial values."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in FILLING:
+            filled = args[0] if args else kwargs.get("tensor")
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled
+        return func(*args, **kwargs)
+
+
+FILLING = {
+    *(function for name, function in vars(nn.init).items() if name.endswith("_") and not name.startswith("_")),
+    *(getattr(Tensor, f"{name}_") for name in ("uniform", "normal", "zero", "fill", "bernoulli", "exponential")),
+}
