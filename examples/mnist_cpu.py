@@ -137,7 +137,7 @@ RATE = 0.01
 
 
 def evaluate(trial: Trial) -> float:
-    """Train the network of a trial, keep its weights beside the log, and return its accuracy on the validation split."""
+    """Train the network of a trial, keep its weights beside the log, and return its validation accuracy."""
     resolution = trial.architecture["resolution"]
     images, labels = split("train", resolution)
     generator = torch.Generator().manual_seed(trial.seed)
@@ -170,7 +170,7 @@ MACS_LIMIT = 400_000
 
 
 def latency_limit(latency: Profiler, folder: Path) -> float:
-    """Return the median latency of nine random networks, in ms, as measured by the first run: a limit for any machine."""
+    """Return the median latency of nine random networks in ms, measured by the first run: a limit for any machine."""
     kept = folder / "latency_limit.json"
     if not kept.exists():
         sample = SPACE.sample(9, np.random.default_rng(0))

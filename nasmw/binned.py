@@ -16,10 +16,12 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from nasmw.candidates import Codes
 from nasmw.diagram import Diagram, Layer
 
-__all__ = ["Binned", "Limit", "Scale", "bins_for"]
+__all__ = ["Binned", "Limit", "Scale", "bins_for", "cheapest"]
 
+BLOCK = 4096
 CELLS = 2**18  # gathered at a time while sampling
 PROVED = 2.0**100  # counts up to here are exact from float64 and their remainder modulo 2^64
 
@@ -88,7 +90,7 @@ class Scale:
     """
 
     def __init__(self, diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int]) -> None:
-        self._limits = tuple(limits)
+        self.limits = tuple(limits)
         self._events = diagram.events
         divisors = [diagram.divisor(k) or limit.high + limit.error + 1 for k, limit in enumerate(limits)]
         self._widths = [
@@ -115,13 +117,13 @@ class Scale:
         """Return the index of the full slack, 0 where there is none."""
         if down:
             return tuple(most + 1 for most in self.most)
-        pairs = zip(self._limits, self._widths, strict=True)
+        pairs = zip(self.limits, self._widths, strict=True)
         return tuple(max(limit.high - limit.error, -1) // width + 1 for limit, width in pairs)
 
     def ends(self, *, down: bool) -> npt.NDArray[np.bool_]:
         """Return by slack whether a path may end with it: enough must have been spent."""
         result = np.ones((), dtype=np.bool_)
-        for k, (limit, width, most) in enumerate(zip(self._limits, self._widths, self.most, strict=True)):
+        for k, (limit, width, most) in enumerate(zip(self.limits, self._widths, self.most, strict=True)):
             least = max(limit.low - limit.error if down else limit.low + limit.error, 0)
             spent = -(-least // width)
             if self._rounds[k] and least:
@@ -231,22 +233,31 @@ class Binned:
         bins[:, rank, layer.source] = self._scale.taken(layer, down=True)
         return _Steps(layer, child, combination, bins)
 
-    def sample(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    def sample(self, n: int, rng: np.random.Generator) -> Codes:
         """Return ``(n, d)`` assignments, uniform over those within the limits or beyond by no more than rounding.
 
         There must be one.
         """
-        codes = np.zeros((n, len(self.diagram.variables)), dtype=np.intp, order="F")
+        return self._walked(n, rng)
+
+    def at(self, ranks: npt.NDArray[np.int64]) -> Codes:
+        """Return the assignments of the given ranks, each from 0 to ``total - 1``; `total` must be at most 2^53."""
+        return self._walked(len(ranks), ranks)
+
+    def _walked(self, n: int, source: np.random.Generator | npt.NDArray[np.int64]) -> Codes:
+        codes = np.zeros((n, len(self.diagram.variables)), dtype=self.diagram.dtype, order="F")
         widest = max((len(steps.child) for steps in self._steps), default=1)
         size = max(CELLS // widest, 256)
         for start in range(0, n, size):
-            self._walk(codes[start : start + size], rng)
+            part = source if isinstance(source, np.random.Generator) else source[start : start + size]
+            self._walk(codes[start : start + size], part)
         return codes
 
-    def _walk(self, codes: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
+    def _walk(self, codes: Codes, source: np.random.Generator | npt.NDArray[np.int64]) -> None:
         n = len(codes)
         state = np.zeros(n, dtype=np.intp)
         slack = [np.full(n, most, dtype=np.intp) for most in self._scale.most]
+        ranks = None if isinstance(source, np.random.Generator) else source.astype(np.float64)
         for steps, counts in zip(self._steps, self._counts, strict=True):
             index = steps.child.take(state, axis=1)
             for k, most in enumerate(self._scale.most):
@@ -259,14 +270,107 @@ class Binned:
             weights = counts.reshape(-1).take(index, mode="clip")
             for before, after in itertools.pairwise(weights):
                 after += before
-            total = weights[-1]
-            drawn = np.minimum(rng.random(n) * total, np.nextafter(total, 0.0))
+            if isinstance(source, np.random.Generator):
+                total = weights[-1]
+                drawn = np.minimum(source.random(n) * total, np.nextafter(total, 0.0))
+            else:
+                drawn = ranks
             picked = np.zeros(n, dtype=np.intp)
             for upto in weights:
                 picked += upto <= drawn
+            if ranks is not None:
+                ranks -= np.where(picked > 0, weights[picked - 1, np.arange(n)], 0.0)
             for k in range(len(slack)):
                 slack[k] -= steps.bins[k][picked, state]
             combination = steps.combination[picked, state]
             for position, variable in enumerate(steps.layer.variables):
                 codes[:, variable] = steps.layer.codes[combination, position]
             state = steps.child[picked, state]
+
+    # -- enumeration --------------------------------------------------------------------------------------------
+
+    def paths(self) -> Iterator[Codes]:
+        """Yield blocks of assignments, in the order of ranks: all those within the limits, and some beyond by rounding.
+
+        Branches that lead to none are not visited.
+        """
+        root = np.zeros(1, dtype=np.intp)
+        spent = np.zeros((len(self.bins), 1), dtype=np.int64)
+        slack = np.array(self._scale.most, dtype=np.intp).reshape(-1, 1)
+        stack = [(0, root, spent, slack, np.zeros((1, len(self.diagram.variables)), dtype=self.diagram.dtype))]
+        highest = np.array([limit.high + limit.error for limit in self._scale.limits], dtype=np.int64).reshape(-1, 1)
+        while stack:
+            number, state, spent, slack, codes = stack.pop()
+            if number == len(self.diagram.layers):
+                yield codes
+                continue
+            layer = self.diagram.layers[number]
+            starts = layer.starts
+            degree = np.diff(starts)[state]
+            row = np.repeat(np.arange(len(state)), degree)
+            edge = starts[state[row]] + np.arange(len(row)) - np.repeat(np.cumsum(degree) - degree, degree)
+            spent = spent[:, row] + layer.cost[: len(self.bins), edge]
+            slack = slack[:, row] - self._scale.taken(layer, down=True)[:, edge]
+            child = layer.child[edge]
+            ways = self._counts[number][(child, *np.maximum(slack + 1, 0))]
+            kept = np.flatnonzero((ways > 0) & (spent <= highest).all(axis=0))
+            codes = codes[row[kept]]
+            codes[:, layer.variables] = layer.codes[layer.combination[edge[kept]]]
+            parts = [slice(start, start + BLOCK) for start in range(0, len(kept), BLOCK)]
+            for part in reversed(parts):
+                rows = kept[part]
+                stack.append((number + 1, child[rows], spent[:, rows], slack[:, rows], codes[part]))
+
+
+def cheapest(
+    diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, down: bool
+) -> tuple[int, npt.NDArray[np.intp]] | None:
+    """Return the least that a path within limits adds to the cost that follows the limited ones, and that path.
+
+    Args:
+        diagram: The graph, with one cost more than there are limits.
+        limits: The limits.
+        bins: How many bins each has.
+        down: Whether costs are rounded down, which gives a bound that no path within the limits is below, or up, which
+            gives a path that is within them.
+
+    Returns:
+        What is added, in units, and ``(d,)`` codes; None where there is no path.
+    """
+    scale = Scale(diagram, limits, bins)
+    nothing = np.iinfo(np.int64).max // 2
+    k = len(limits)
+    behind = np.where(scale.ends(down=down), 0, nothing)[None]
+    kept = [behind]
+    shape = scale.shape
+    for layer in reversed(diagram.layers):
+        least = np.full((layer.states, *shape), nothing)
+        edges = zip(
+            layer.source.tolist(),
+            layer.child.tolist(),
+            layer.cost[k].tolist(),
+            scale.taken(layer, down=down).T.tolist(),
+            strict=True,
+        )
+        for source, child, cost, taken in edges:
+            to = least[(source, *(slice(1 + b, None) for b in taken))]
+            if to.size:
+                of = behind[(child, *(slice(1, n - b) for n, b in zip(shape, taken, strict=True)))]
+                np.minimum(to, of + cost, out=to)
+        kept.append(least)
+        behind = least
+    slack = scale.start(down=down)
+    total = int(kept.pop()[(0, *slack)])
+    if total >= nothing:
+        return None
+    codes = np.zeros(len(diagram.variables), dtype=np.intp)
+    state = 0
+    for layer in diagram.layers:
+        behind = kept.pop()
+        edges = np.arange(*layer.starts[state : state + 2])
+        taken = scale.taken(layer, down=down)[:, edges]
+        left = np.maximum(np.array(slack, dtype=np.intp).reshape(-1, 1) - taken, 0)
+        best = int((behind[(layer.child[edges], *left)] + layer.cost[k, edges]).argmin())
+        codes[list(layer.variables)] = layer.codes[layer.combination[edges[best]]]
+        slack, state = tuple(left[:, best].tolist()), int(layer.child[edges[best]])
+    return total, codes

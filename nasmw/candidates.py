@@ -20,6 +20,7 @@ Codes = npt.NDArray[np.unsignedinteger[Any]]
 """``(n, d)`` small unsigned integers, the option number of each choice; inactive choices are 0."""
 Floats = npt.NDArray[np.float64]
 NO_ID = -1
+NO_IDS = np.full(1, NO_ID, dtype=np.int64)
 
 
 class Decoder(Protocol):
@@ -94,7 +95,8 @@ class Candidates:
     @classmethod
     def of(cls, space: Decoder, codes: Codes, columns: Mapping[str, npt.ArrayLike] | None = None) -> Candidates:
         """Return candidates without ids, as a strategy hands them to its base class."""
-        return cls(space, codes, np.full(len(codes), NO_ID, dtype=np.int64), columns or {})
+        ids = NO_IDS if len(codes) == 1 else np.full(len(codes), NO_ID, dtype=np.int64)
+        return cls(space, codes, ids, columns or {})
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -108,12 +110,14 @@ class Candidates:
             number = int(index)
             if not -len(self) <= number < len(self):
                 raise IndexError(f"row {number} of {len(self)} candidates")
-            index = [number % len(self)]
-        index = np.asarray(index) if not isinstance(index, slice) else index
-        if isinstance(index, np.ndarray) and not index.size and index.dtype != bool:
-            index = index.astype(np.intp)
-        columns = {name: values[index] for name, values in self.columns.items()}
-        return Candidates(self.space, self.codes[index], self.ids[index], columns)
+            number %= len(self)
+            index = slice(number, number + 1)
+        elif not isinstance(index, slice):
+            index = np.asarray(index)
+            if not index.size and index.dtype != bool:
+                index = index.astype(np.intp)
+        columns = {name: _own(values[index]) for name, values in self.columns.items()} if self.columns else {}
+        return _made(self.space, _own(self.codes[index]), _own(self.ids[index]), columns)
 
     def __repr__(self) -> str:
         riding = f", columns={sorted(self.columns)}" if self.columns else ""
@@ -121,13 +125,13 @@ class Candidates:
 
     def with_ids(self, ids: npt.NDArray[np.int64]) -> Candidates:
         """Return the same rows under other ids."""
-        return Candidates(self.space, self.codes, ids, self.columns)
+        return _made(self.space, self.codes, _frozen(ids), self.columns)
 
     def with_columns(self, columns: Mapping[str, npt.ArrayLike]) -> Candidates:
         """Return the same rows with further columns; a name that is there already is replaced."""
         if not columns:
             return self
-        return Candidates(self.space, self.codes, self.ids, {**self.columns, **columns})
+        return _made(self.space, self.codes, self.ids, {**self.columns, **_frozen_columns(columns)})
 
     def row_keys(self) -> list[bytes]:
         """Return one hashable key per row: equal exactly where the rows are equal."""
@@ -145,6 +149,22 @@ class Candidates:
         }
         codes = np.concatenate([part.codes for part in parts])
         return cls(parts[0].space, codes, np.concatenate([part.ids for part in parts]), columns)
+
+
+def _own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Make an array that nobody else holds read-only."""
+    array.flags.writeable = False
+    return array
+
+
+def _made(
+    space: Decoder, codes: Codes, ids: npt.NDArray[np.int64], columns: Mapping[str, Floats]
+) -> Candidates:
+    """Return candidates of arrays that are read-only already: most tables have one row, where converters cost most."""
+    made = object.__new__(Candidates)
+    for name, value in (("space", space), ("codes", codes), ("ids", ids), ("columns", columns)):
+        object.__setattr__(made, name, value)
+    return made
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -144,6 +144,11 @@ class Diagram:
         return sum(layer.states for layer in self.layers) + 1
 
     @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The smallest unsigned type that holds every option's number."""
+        return np.min_scalar_type(max((variable.options for variable in self.variables), default=1) - 1)
+
+    @property
     def edges(self) -> int:
         """The number of edges."""
         return sum(len(layer.source) for layer in self.layers)

@@ -109,7 +109,7 @@ class Log:
     def __init__(self, path: str | os.PathLike[str] | None, *, readonly: bool = False) -> None:
         self.path = None if path is None else Path(path).absolute()
         self._lock: sqlite3.Connection | None = None
-        self._committed = 0.0
+        self._committed_all = 0.0
         if self.path is not None and not self.path.parent.is_dir():
             raise LogError(f"the folder of the log does not exist: {self.path.parent}")
         if readonly and (self.path is None or not self.path.is_file()):
@@ -223,22 +223,24 @@ class Log:
         except sqlite3.Error as error:
             raise self._explained("write to", error) from error
 
-    def commit(self) -> None:
-        """Make everything written so far outlive this process."""
+    def commit(self, funnel: Funnel | None = None) -> None:
+        """Make everything written so far outlive this process, with the counts of a funnel, if one is given."""
+        if funnel is not None:
+            self._count(funnel)
         if self._db.in_transaction:
             try:
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 raise self._explained("write to", error) from error
-            self._committed = time.monotonic()
 
-    def commit_now_and_then(self) -> None:
-        """Commit, unless that was done within the last 20 ms.
+    def commit_now_and_then(self, funnel: Funnel) -> None:
+        """Commit with the counts of a funnel, unless that was done within the last 20 ms.
 
-        For what a replay would ask again in any case: it need not outlive the process, yet others want to see it.
+        For what a replay asks and counts again in any case: it need not outlive the process, yet others want to see it.
         """
-        if time.monotonic() - self._committed > 0.02:
-            self.commit()
+        if time.monotonic() - self._committed_all > 0.02:
+            self.commit(funnel)
+            self._committed_all = time.monotonic()
 
     def write_meta(self, key: str, value: str) -> None:
         """Set one entry of the description of the log."""
@@ -279,7 +281,7 @@ class Log:
         )
         self.commit()
 
-    def count(self, funnel: Funnel) -> None:
+    def _count(self, funnel: Funnel) -> None:
         """Write the counts of the funnel that have changed."""
         for key, number in funnel.counts.items():
             if self._counted.get(key) != number:

@@ -206,7 +206,7 @@ class _Run:
             cancel = False
         except KeyboardInterrupt:
             self.log.event("interrupted")
-            self.log.commit()
+            self.log.commit(self.context.funnel)
             done = sum(record.status is not None for record in self.records.values())
             how = (
                 f"start it again with log={str(self.log.path)!r} to go on from there"
@@ -358,7 +358,7 @@ class _Run:
                 self.tell(finished, bar)
                 continue
             if self.running:
-                self.log.commit_now_and_then()
+                self.log.commit_now_and_then(self.context.funnel)
                 timed = not ended and not math.isinf(deadline)
                 for result in executor.wait(max(deadline - time.monotonic(), 0.0) if timed else None):
                     self.arrive(result)
@@ -371,7 +371,7 @@ class _Run:
                     logger.warning("the search ended after %d trials: %s", self.asked, ended)
                 ended = ended or "the strategy is exhausted: it has nothing more to propose"
             self.log.event("end", None, {"reason": ended, "trials": self.asked})
-            self.log.commit()
+            self.log.commit(self.context.funnel)
             return ended
 
     def may_ask(self, executor: Executor) -> bool:
@@ -393,7 +393,6 @@ class _Run:
         if not len(candidate):
             self.dry = True
             self.log.event("dry", None, trace)
-            self.log.count(self.context.funnel)
             return
         for profiler in self.search.columns:
             if profiler.name not in candidate.columns:
@@ -411,7 +410,6 @@ class _Run:
         self.open[number] = _Open(candidate, record)
         self.queue.append(number)
         self.log.asked(record, trace)
-        self.log.count(self.context.funnel)
 
     def ask_stages(self) -> tuple[Candidates, dict[str, Any]]:
         """Ask the chain for one candidate; return it with what each stage gave, for the comparison on replay."""

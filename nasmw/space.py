@@ -519,8 +519,15 @@ class Space:
         """Whether the space was given a `build`."""
         return self._build is not None
 
-    def build(self, architecture: Architecture) -> nn.Module:
+    def build(
+        self, architecture: Architecture, *, seen_as: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    ) -> nn.Module:
         """Return the network of an architecture, as the space's `build` function makes it.
+
+        Args:
+            architecture: The architecture.
+            seen_as: Takes the complete architecture and returns what `build` is handed instead: a dictionary that
+                notes what is read, say.
 
         Raises:
             BuildError: If the space has no `build`, it raises, or it returns no `torch.nn.Module`.
@@ -534,7 +541,7 @@ class Space:
             )
         complete = self.decode(self.encode(architecture))
         try:
-            model = self._build(complete)
+            model = self._build(complete if seen_as is None else seen_as(complete))
         except Exception as error:
             raise BuildError(f"building {complete!r} raised {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):

@@ -184,6 +184,8 @@ class Strategy(ABC):
     """
 
     _context: Context | None = None
+    # What the base class counts has mangled names, so that no subclass can have one of the same name.
+    __first_given: int = 0
 
     @property
     def stages(self) -> tuple[Strategy, ...]:
@@ -523,6 +525,8 @@ def describe(value: Any) -> str:
     """Return a text of a configuration value that is the same in every process: no addresses."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(describe(item) for item in value)}]"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(describe(item) for item in value))}}}"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key!r}: {describe(item)}' for key, item in value.items())}}}"
     if isinstance(value, (Profiler, Constraint, Strategy)) or value is None:

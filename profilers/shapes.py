@@ -62,8 +62,13 @@ class Trace:
         return sum(math.prod(operation.macs) for operation in self.operations if operation.macs is not None)
 
 
-def trace(model: nn.Module, example: ExampleLike) -> Trace:
+def trace(model: nn.Module, example: ExampleLike, *, keep: bool = True) -> Trace:
     """Return the operators of one forward pass; the network stays as it is, and may have tensors without data.
+
+    Args:
+        model: The network.
+        example: What it is run on.
+        keep: Whether the network has to stay as it is; False spares the care for one that was built for this trace.
 
     Raises:
         ProfilerError: If the network does not run on the example, or asks for the values of tensors.
@@ -71,7 +76,7 @@ def trace(model: nn.Module, example: ExampleLike) -> Trace:
     call = ExampleInput.of(example)
     recorder = _Recorder()
     args, kwargs = pytree.tree_map_only(Tensor, recorder.input, (call.args, call.kwargs))
-    with untouched(model), _running(recorder.modules), recorder:
+    with untouched(model) if keep else _evaluating(model), _running(recorder.modules), recorder:
         try:
             outputs = model(*args, **kwargs)
         except Exception as error:
@@ -80,6 +85,18 @@ def trace(model: nn.Module, example: ExampleLike) -> Trace:
                 f"{type(error).__name__}: {error}"
             ) from error
     return recorder.finish(model, pytree.tree_leaves(outputs))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 
+from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.middleware import Deduplicate, Filter, Penalize, Rank, Reward
 from nasmw.objective import Objective
-from nasmw.strategy import Middleware, recorded
+from nasmw.strategy import Middleware, Verdict, recorded
 from nasmw.testing import MiddlewareContract, TableProfiler, toy_space
 
 SPACE = toy_space()
@@ -92,3 +96,102 @@ class TestDeduplicateReplays(MiddlewareContract):
 def test_make_is_to_be_implemented():
     with pytest.raises(NotImplementedError, match="must implement make"):
         MiddlewareContract().make()
+
+
+class Loses(Middleware):
+    """Keeps what it is told from the strategy."""
+
+    def _tell(self, outcomes):
+        pass
+
+
+class ChangesStatus(Middleware):
+    def _amend(self, outcomes):
+        return outcomes.evolve(status=[Status.FAILED] * len(outcomes))
+
+
+class ChangesMetrics(Middleware):
+    def _amend(self, outcomes):
+        metrics = {name: column + 1 for name, column in outcomes.metrics.items()}
+        return Outcomes(outcomes.candidates, outcomes.status, outcomes.scores, metrics)
+
+
+class DropsColumns(Middleware):
+    def _ask(self, n):
+        batch = self.inner.ask(n)
+        return Candidates(batch.space, batch.codes, batch.ids)
+
+
+class Swaps(Middleware):
+    """Puts other codes under the same ids."""
+
+    def _ask(self, n):
+        batch = self.inner.ask(n)
+        return Candidates(batch.space, batch.codes[::-1], batch.ids, batch.columns)
+
+
+class Remembers(Middleware):
+    """Carries state from one run to the next, and uses the global generator."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def _screen(self, candidates):
+        self.seen += len(candidates)
+        away = self.seen % 3 == 0 or random.random() < 0.1
+        return Verdict(np.full(len(candidates), not away), ["third"] * len(candidates))
+
+
+class Scores(Middleware):
+    def _amend(self, outcomes):
+        return outcomes.evolve(scores=np.ones((len(outcomes), 1)))
+
+
+class Hides(Middleware):
+    """Forwards no offers although it passes candidates on unchanged."""
+
+    def _offer(self, term):
+        return False
+
+
+class Holds(Middleware):
+    """Never tells those that it held back."""
+
+    def _screen(self, candidates):
+        held = candidates.ids % 5 == 0
+        return Verdict(~held, held=held)
+
+
+class Refuses(Middleware):
+    """Takes no note of earlier runs."""
+
+    def _adopt(self, outcomes):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (Loses, "test_each_candidate_is_told_once"),
+        (Refuses, "test_adopts_foreign_outcomes"),
+        (ChangesStatus, "test_metrics_are_never_changed"),
+        (ChangesMetrics, "test_metrics_are_never_changed"),
+        (DropsColumns, "test_candidates_are_those_of_the_inner_strategy"),
+        (Swaps, "test_candidates_are_those_of_the_inner_strategy"),
+        (Remembers, "test_setup_starts_afresh"),
+        (Remembers, "test_same_seed_same_course"),
+        (Remembers, "test_repr_is_stable"),
+        (Remembers, "test_leaves_global_random_state_alone"),
+        (Scores, "test_scores_may_be_missing"),
+        (Hides, "test_hands_offers_down_if_transparent"),
+        (Holds, "test_each_candidate_is_told_once"),
+    ],
+)
+def test_the_contract_notices(broken, test):
+    class Contract(MiddlewareContract):
+        def make(self):
+            return broken()
+
+    arguments = {"honours": True} if "offers" in test else {}
+    with pytest.raises(AssertionError):
+        getattr(Contract(), test)(**arguments)

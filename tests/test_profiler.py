@@ -150,7 +150,9 @@ def test_without_a_space_there_are_no_architectures() -> None:
 def test_values_must_be_finite(space: Space, batch: Candidates, value: float) -> None:
     broken = OneByOne(space, {8: value})
     architecture = {"width": 8, "depth": 1, "block0.op": "pool"}
-    with pytest.raises(ProfilerError, match=r"'width' \[channels\]> gave .* for \{'width': 8.*must give a finite number"):
+    with pytest.raises(
+        ProfilerError, match=r"'width' \[channels\]> gave .* for \{'width': 8.*must give a finite number"
+    ):
         broken.profile(architecture)
     with pytest.raises(ProfilerError, match=r"gave .* for \{'width': 8.*must give finite numbers"):
         broken.profile_batch(batch)

@@ -121,7 +121,10 @@ def test_active_is_as_defined_however_many_rows(variables: list[Any], seed: int,
         ({"width": ([8],), "depth": 1, "block0.op": "pool"}, "choice 'width' has no option"),
         ({"width": 8, "depth": 1, "block0.op": "cnv"}, "did you mean 'conv'"),
         ({"depth": 1, "block0.op": "pool"}, "lacks choice 'width'$"),
-        ({"width": 8, "depth": 2, "block0.op": "pool"}, r"lacks choice 'block1.op', which matters as .*depth.*\(2, 3\)"),
+        (
+            {"width": 8, "depth": 2, "block0.op": "pool"},
+            r"lacks choice 'block1.op', which matters as .*depth.*\(2, 3\)",
+        ),
         ([8, 1, "pool"], "an architecture is a mapping"),
     ],
 )

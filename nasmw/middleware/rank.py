@@ -134,10 +134,12 @@ class Rank(Middleware):
         if not size:
             return group
         values = [self._values(scorer, name, group) for scorer, name in zip(self.scorers, self._names, strict=True)]
-        total = np.zeros(size)
+        # Lists: groups are small, where NumPy's fixed cost per call is most of the time.
+        total = [0.0] * size
         for weight, value in zip(self.weights, values, strict=True):
-            total += weight * (value if self.by == "value" else _ranks(value))
-        order = np.argsort(-total if self.maximize else total, kind="stable")
+            for row, number in enumerate((value if self.by == "value" else _ranks(value)).tolist()):
+                total[row] += weight * number
+        order = sorted(range(size), key=total.__getitem__, reverse=self.maximize)
         group = group.with_columns(
             {
                 name: value

@@ -1,0 +1,408 @@
+"""FeasibleSet: the architectures of a space that meet limits; counted, drawn from and searched without enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from nasmw.binned import Binned, Limit, bins_for, cheapest
+from nasmw.candidates import Architecture, Candidates, Codes
+from nasmw.cost import CostTable, MaxTable, TableBase
+from nasmw.diagram import Diagram, Quantity, TooBigError
+from nasmw.elimination import Variable
+from nasmw.errors import ConstraintError, ProfilerError
+from nasmw.profiler import Constraint, Constraints, Profiler
+from nasmw.repair import Repair
+from nasmw.space import Space
+
+__all__ = ["Count", "Estimate", "FeasibleSet", "Optimum"]
+
+BUDGET_BYTES = 256 * 2**20
+STEPS = {1: 3e7, 2: 1.2e8}  # additions that building may take, by the number of limits: a tenth, and a half, of a second
+PROBES = 2048
+RANKED = 2**53
+TRIES = 2**21
+NEVER = 4096
+
+
+@attrs.frozen
+class Count:
+    """How many architectures there are: at least `low`, at most `high`, and `exact` where that is known."""
+
+    low: int
+    high: int
+    exact: int | None
+
+    def __str__(self) -> str:
+        return f"{self.exact}" if self.exact is not None else f"{self.low:.4g} to {self.high:.4g}"
+
+
+@attrs.frozen
+class Estimate:
+    """A number estimated from random draws, and its standard error."""
+
+    value: float
+    error: float
+
+
+@attrs.frozen
+class Optimum:
+    """The least or greatest value of a profiler under limits.
+
+    Attributes:
+        value: The value of `architecture`.
+        architecture: The best architecture found.
+        bound: What no architecture within the limits can be better than.
+        exact: Whether `architecture` is proved to be the best one.
+    """
+
+    value: float
+    architecture: Architecture
+    bound: float
+    exact: bool
+
+
+@attrs.frozen(eq=False)
+class _Range:
+    """One table and the range that its values must be in; infinite where there is no limit, or one that says nothing."""
+
+    table: TableBase
+    low: float
+    high: float
+
+
+class FeasibleSet:
+    """The architectures of a space that meet all of some limits.
+
+    Limits on profilers with a `CostTable` or a `MaxTable` are met by construction. What a limit leaves is counted by
+    dynamic programming over the choices, with slack in bins; rounding makes the set that is drawn from a little too
+    large, and what is beyond a limit is drawn again. A limit on a profiler without a table, or on tables that overlap
+    too much, is met by drawing again alone; the repr says which.
+
+    Args:
+        space: The space.
+        *constraints: Limits such as ``latency <= 25.0``, or several joined by ``&``.
+        budget_bytes: What the counts may need in memory. More limits need more: beyond the budget bins become fewer,
+            and more draws are rejected.
+        bins: How many bins of slack each limit has; None for as many as are of use, up to the budget and what is
+            built in well under a second.
+
+    Attributes:
+        space: The space.
+        constraints: The limits, shares of the space among them replaced by numbers.
+        rejected: Those of them that are met by drawing again alone.
+
+    Raises:
+        TypeError: If something else than a limit is given.
+        ConstraintError: If a limit is NaN, or two limits on one profiler contradict each other.
+        ProfilerError: If a profiler is about another space.
+
+    Example:
+        >>> import numpy as np
+        >>> from nasmw import Choice, Space
+        >>> from nasmw.cost import CostTable
+        >>> from nasmw.tabled import TabledProfiler
+        >>> space = Space([Choice(f"width{i}", (1, 2, 3)) for i in range(30)])
+        >>> width = TabledProfiler(CostTable(space, [((f"width{i}",), [1, 2, 3]) for i in range(30)], name="width"))
+        >>> few = FeasibleSet(space, width <= 32)
+        >>> few.count().exact
+        496
+        >>> width.profile_batch(few.sample(5, np.random.default_rng(0))).max() <= 32
+        True
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *constraints: Constraint | Constraints,
+        budget_bytes: int = BUDGET_BYTES,
+        bins: int | None = None,
+    ) -> None:
+        if not isinstance(space, Space):
+            raise TypeError(f"FeasibleSet takes a Space first, got {type(space).__name__}")
+        self.space = space
+        self.constraints = tuple(_checked(space, term) for term in _flat(constraints))
+        self._budget = budget_bytes
+        self._bins = bins
+        ranges, without = _ranges(self.constraints)
+        self._variables = [
+            Variable(len(choice.options), gates) for choice, gates in zip(space.choices, space.gates, strict=True)
+        ]
+        self._empty = False
+        dropped: list[_Range] = []
+        while True:
+            try:
+                self._build(ranges)
+                break
+            except TooBigError:
+                largest = max(ranges, key=lambda item: sum(table.size for table in item.table.tables.values()))
+                ranges = [item for item in ranges if item is not largest]
+                dropped.append(largest)
+        tables = [item.table for item in dropped]
+        self.rejected = tuple(
+            term for term in self.constraints if term in without or any(term.profiler.table is t for t in tables)
+        )
+
+    def _build(self, ranges: Sequence[_Range]) -> None:
+        self._ranges = ranges
+        limited, hard = _quantities(ranges)
+        quantities = [quantity for quantity, _, _ in limited] + hard
+        self._diagram = Diagram(self._variables, quantities, edges=max(self._budget // 256, 1024))
+        self._limits = self._limits_of(self._diagram, limited)
+        self._counts: Binned | None = None
+        self._empty = self._diagram.empty or any(limit.high + limit.error < 0 for limit in self._limits)
+        if self._empty:
+            return
+        self._counts = Binned(self._diagram, self._limits, self._bins_for(self._diagram))
+        self._empty = self._counts.total == 0
+
+    def _limits_of(self, diagram: Diagram, limited: Sequence[tuple[Quantity, float, float]]) -> list[Limit]:
+        limits = []
+        for k, (_, low, high) in enumerate(limited):
+            least, unit = diagram.least[k], diagram.units[k]
+            if unit == 1:
+                floor = 0 if math.isinf(low) else math.ceil(low) - int(least)
+                limits.append(Limit(math.floor(high) - int(least), max(floor, 0)))
+            else:
+                floor = 0 if math.isinf(low) else math.floor((low - least) / unit)
+                limits.append(Limit(math.floor((high - least) / unit), max(floor, 0), diagram.errors[k] + 2))
+        return limits
+
+    def _bins_for(self, diagram: Diagram) -> tuple[int, ...]:
+        steps = STEPS.get(len(self._limits), STEPS[2])
+        bins = bins_for(diagram, self._limits, self._budget, steps if self._bins is None else math.inf)
+        return bins if self._bins is None else tuple(min(number, self._bins) for number in bins)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is proved that no architecture meets the limits; False where that is not known."""
+        return self._empty
+
+    @property
+    def bytes(self) -> int:
+        """What the counts need in memory."""
+        return 0 if self._counts is None else self._counts.bytes
+
+    def __repr__(self) -> str:
+        limits = ", ".join(map(str, self.constraints)) or "no limit"
+        text = f"<FeasibleSet of {self.space.name!r}: {limits}; "
+        if self._counts is None or self._empty:
+            return f"{text}empty>"
+        bins = " x ".join(str(number) for number in self._counts.bins) or "no"
+        text += f"{self._diagram.states} states, {bins} bins, {self.bytes / 2**20:.1f} MiB, {self.accepted:.1%} accepted"
+        if self.rejected:
+            text += f"; by rejection alone: {', '.join(map(str, self.rejected))}"
+        return f"{text}>"
+
+    # -- counting -----------------------------------------------------------------------------------------------
+
+    def holds(self, candidates: Candidates) -> npt.NDArray[np.bool_]:
+        """Return which candidates meet every limit, ``(n,)``, by the profilers themselves."""
+        result = np.ones(len(candidates), dtype=np.bool_)
+        for term in self.constraints:
+            result &= term.holds(term.profiler.profile_batch(candidates))
+        return result
+
+    @cached_property
+    def accepted(self) -> float:
+        """The share of draws that meet the limits, of 2,048 ones."""
+        if self._counts is None or self._empty:
+            return 0.0
+        return float(self.holds(self._drawn(PROBES, np.random.default_rng(0))).mean())
+
+    @cached_property
+    def _count(self) -> Count:
+        if self._counts is None or self._empty:
+            return Count(0, 0, 0)
+        high = self.space.size if not self.constraints else self._counts.count(down=True)
+        if self.rejected:
+            return Count(0, high, None)
+        if self._counts.exact:
+            return Count(high, high, high)
+        low = self._counts.count(down=False)
+        return Count(low, high, high if low == high else self._exact_count())
+
+    def _exact_count(self) -> int | None:
+        """Return the count with nothing rounded, where costs are integers and memory and time allow."""
+        if any(limit.error for limit in self._limits):
+            return None
+        bins = [limit.high // (self._diagram.divisor(k) or limit.high + 1) + 1 for k, limit in enumerate(self._limits)]
+        cells = math.prod(number + 2 for number in bins)
+        if cells * 8 * self._diagram.states > self._budget or cells * self._diagram.edges > 10 * STEPS[2]:
+            return None
+        return Binned(self._diagram, self._limits, bins).count(down=True)
+
+    def count(self) -> Count:
+        """Return how many architectures there are, bounded from both sides, and exactly where that is in reach.
+
+        Bounds come from rounding costs down and up to bins. Integer costs are counted exactly where as many bins as
+        there are distinct values fit the budget.
+        """
+        return self._count
+
+    def estimate(self, n: int = 10_000, rng: np.random.Generator | None = None) -> Estimate:
+        """Return the count as the accepted share of `n` draws says, with its standard error."""
+        if self._counts is None or self._empty:
+            return Estimate(0.0, 0.0)
+        share = float(self.holds(self._drawn(n, rng or np.random.default_rng(0))).mean())
+        high = float(self._count.high)
+        return Estimate(high * share, high * math.sqrt(share * (1 - share) / n))
+
+    # -- drawing ------------------------------------------------------------------------------------------------
+
+    def _drawn(self, n: int, rng: np.random.Generator) -> Candidates:
+        """Return `n` architectures within the rounded limits."""
+        assert self._counts is not None  # asked only where the set is not empty
+        return self._candidates(self._counts.sample(n, rng))
+
+    def _candidates(self, codes: Codes) -> Candidates:
+        return Candidates.of(self.space, codes.astype(self.space.dtype, copy=False))
+
+    def sample(self, n: int, rng: np.random.Generator) -> Candidates:
+        """Return `n` candidates drawn uniformly, with replacement, from the distinct architectures of the set.
+
+        Raises:
+            ConstraintError: If the set is empty, or none was met in two million draws; says why.
+        """
+        parts: list[Candidates] = []
+        wanted, tried = n, 0
+        if n and self._empty:
+            raise ConstraintError(str(self.diagnose()))
+        share = max(self.accepted, 1 / NEVER)
+        while wanted:
+            batch = self._drawn(min(int(wanted / share * 1.05) + 8, 2**18), rng)
+            tried += len(batch)
+            batch = batch[np.flatnonzero(self.holds(batch))[:wanted]]
+            if len(batch):
+                parts.append(batch)
+                wanted -= len(batch)
+            elif tried > TRIES and not parts:
+                raise ConstraintError(f"none of {tried} draws met all limits. {self.diagnose()}")
+        return Candidates.join(parts) if parts else self._candidates(np.zeros((0, len(self.space)), self.space.dtype))
+
+    @property
+    def ranks(self) -> int | None:
+        """The number of ranks that `at` knows, or None where there are too many, or none is needed.
+
+        Every architecture of the set has one rank; some ranks are of architectures beyond a limit.
+        """
+        if self._counts is None or self._empty:
+            return 0
+        return int(self._counts.total) if self._counts.total <= RANKED else None
+
+    def at(self, ranks: Sequence[int]) -> Candidates:
+        """Return the architectures of ranks that are in the set; those beyond a limit are left out.
+
+        Raises:
+            IndexError: If a rank is out of range.
+        """
+        total = self.ranks
+        if total is None or any(not 0 <= rank < total for rank in ranks):
+            raise IndexError(f"ranks are from 0 to {total} - 1, got {list(ranks)[:8]}")
+        if self._counts is None or not len(ranks):
+            return self._candidates(np.zeros((0, len(self.space)), self.space.dtype))
+        batch = self._candidates(self._counts.at(np.array(ranks, dtype=np.int64)))
+        return batch[np.flatnonzero(self.holds(batch))]
+
+    def enumerate(self) -> Iterator[Candidates]:
+        """Yield all architectures of the set in blocks, without visiting branches that lead to none."""
+        if self._counts is None or self._empty:
+            return
+        for codes in self._counts.paths():
+            batch = self._candidates(codes)
+            batch = batch[np.flatnonzero(self.holds(batch))]
+            if len(batch):
+                yield batch
+
+    # -- the nearest, the least, the greatest -------------------------------------------------------------------
+
+    def nearest(self, candidates: Candidates, rng: np.random.Generator | None = None) -> Candidates:
+        """Return for each candidate the architecture of the set that differs in the fewest choices.
+
+        A choice differs where it is active in both and has another option. With one limit the result is always
+        nearest; with several it is unless the search for it had to turn back very often.
+
+        Args:
+            candidates: The candidates; those in the set stay as they are.
+            rng: Decides between equally near ones; None takes the first.
+
+        Returns:
+            As many candidates, without ids.
+
+        Raises:
+            ConstraintError: If the set is empty, or a limit without a table keeps none of those found.
+        """
+        codes = np.array(self.space.canonical(candidates.codes))
+        beyond = np.flatnonzero(~self.holds(candidates))
+        if not len(beyond):
+            return self._candidates(codes)
+        if self._empty:
+            raise ConstraintError(str(self.diagnose()))
+        for tight in (False, True):
+            rows = codes[beyond]
+            found, changes = Repair(self._diagram, self._limits, tight=tight).nearest(
+                rows, self.space.active(rows), rng
+            )
+            held = (changes >= 0) & self.holds(self._candidates(found))
+            codes[beyond[held]] = found[held]
+            beyond = beyond[~held]
+            if not len(beyond):
+                return self._candidates(codes)
+        raise ConstraintError(f"no architecture near {len(beyond)} of the candidates meets all limits. {self.diagnose()}")
+
+    def minimum(self, profiler: Profiler) -> Optimum:
+        """Return the least value of a profiler with a `CostTable` among the architectures of the set.
+
+        Raises:
+            TypeError: If the profiler has no `CostTable`.
+            ConstraintError: If the set is empty, or no architecture of it was found.
+        """
+        return self._optimum(profiler, 1)
+
+    def maximum(self, profiler: Profiler) -> Optimum:
+        """Return the greatest value of a profiler with a `CostTable` among the architectures of the set.
+
+        Raises:
+            TypeError: If the profiler has no `CostTable`.
+            ConstraintError: If the set is empty, or no architecture of it was found.
+        """
+        return self._optimum(profiler, -1)
+
+    def _optimum(self, profiler: Profiler, sign: int) -> Optimum:
+        table = profiler.table
+        if not isinstance(table, CostTable):
+            raise TypeError(f"the least and greatest value of {profiler!r} are not known: it has no CostTable")
+        if self._empty:
+            raise ConstraintError(str(self.diagnose()))
+        limited, hard = _quantities(self._ranges)
+        objective = Quantity(list((table * sign).tables.items()))
+        quantities = [*(quantity for quantity, _, _ in limited), objective, *hard]
+        diagram = Diagram(self._variables, quantities, edges=max(self._budget // 256, 1024))
+        k = len(limited)
+        limits = self._limits_of(diagram, limited)
+        bins = self._bins_for(diagram)
+        bound, best = math.nan, None
+        for down in (True, False):
+            found = cheapest(diagram, limits, bins, down=down)
+            if found is None:
+                continue
+            added, codes = found
+            candidate = self._candidates(codes[None])
+            if down:
+                least = (added - diagram.errors[k]) * diagram.units[k]
+                bound = sign * (float(diagram.least[k]) + least) + table.constant
+            if self.holds(candidate)[0]:
+                best = candidate
+                exact = down
+                break
+        if best is None:
+            raise ConstraintError(f"no architecture within all limits was found. {self.diagnose()}")
+        value = float(table.evaluate(best)[0])
+        return Optimum(value, next(iter(best)), value if exact else bound, exact)
