@@ -4,14 +4,16 @@ Strategies propose architectures; chainable middleware consults profilers and de
 """
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.constraint import Constraint
+from nasmw.context import Context, recorded
 from nasmw.errors import NasmwError
 from nasmw.middleware import Chain, Deduplicate, Filter, Penalize, Rank, Reward
 from nasmw.objective import Objective
-from nasmw.profiler import Constraint, MultiProfiler, Profiler, profile
+from nasmw.profiler import MultiProfiler, Profiler, profile
 from nasmw.result import Result, load
 from nasmw.search import Search
 from nasmw.space import Choice, Space
-from nasmw.strategy import Context, Middleware, Strategy, Verdict, recorded
+from nasmw.strategy import Middleware, Strategy, Verdict
 from nasmw.trial import Trial
 
 __version__ = "0.1.0"

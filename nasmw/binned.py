@@ -111,7 +111,8 @@ class Scale:
         widths = np.array(self._widths, dtype=np.int64).reshape(-1, 1)
         most = np.array(self.most, dtype=np.int64).reshape(-1, 1)
         cost = layer.cost[: len(self.most)]
-        return np.minimum(cost // widths if down else -(-cost // widths), most + 1)
+        taken: npt.NDArray[np.int64] = np.minimum(cost // widths if down else -(-cost // widths), most + 1)
+        return taken
 
     def start(self, *, down: bool) -> tuple[int, ...]:
         """Return the index of the full slack, 0 where there is none."""
@@ -175,16 +176,12 @@ class Binned:
         for number in reversed(range(len(self.diagram.layers))):
             layer = self.diagram.layers[number]
             bins = self._scale.taken(layer, down=down)
-            affordable = (bins <= np.array(self._scale.most, dtype=np.int64).reshape(-1, 1)).all(axis=0)
             if number == 0:  # only the full slack occurs
                 left = np.maximum(np.array(start).reshape(-1, 1) - bins, 0)
                 yield behind[(layer.child, *left)].sum(keepdims=True), exponent
                 return
             counts = np.zeros((layer.states, *shape), dtype=dtype)
-            edges = zip(layer.source.tolist(), layer.child.tolist(), bins.T.tolist(), affordable.tolist(), strict=True)
-            for source, child, taken, affords in edges:
-                if not affords:
-                    continue
+            for _, source, child, taken in _listed(layer, bins, self._scale):
                 if len(taken) == 1:
                     counts[source, 1 + taken[0] :] += behind[child, 1 : shape[0] - taken[0]]
                 else:
@@ -315,16 +312,14 @@ class Binned:
             ways = self._counts[number][(child, *np.maximum(slack + 1, 0))]
             kept = np.flatnonzero((ways > 0) & (spent <= highest).all(axis=0))
             codes = codes[row[kept]]
-            codes[:, layer.variables] = layer.codes[layer.combination[edge[kept]]]
+            codes[:, list(layer.variables)] = layer.codes[layer.combination[edge[kept]]]
             parts = [slice(start, start + BLOCK) for start in range(0, len(kept), BLOCK)]
             for part in reversed(parts):
                 rows = kept[part]
                 stack.append((number + 1, child[rows], spent[:, rows], slack[:, rows], codes[part]))
 
 
-def cheapest(
-    diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, down: bool
-) -> tuple[int, npt.NDArray[np.intp]] | None:
+def cheapest(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, down: bool) -> tuple[int, Codes] | None:
     """Return the least that a path within limits adds to the cost that follows the limited ones, and that path.
 
     Args:
@@ -335,7 +330,7 @@ def cheapest(
             gives a path that is within them.
 
     Returns:
-        What is added, in units, and ``(d,)`` codes; None where there is no path.
+        What is added, in units, and ``(1, d)`` codes; None where there is no path.
     """
     scale = Scale(diagram, limits, bins)
     nothing = np.iinfo(np.int64).max // 2
@@ -345,25 +340,18 @@ def cheapest(
     shape = scale.shape
     for layer in reversed(diagram.layers):
         least = np.full((layer.states, *shape), nothing)
-        edges = zip(
-            layer.source.tolist(),
-            layer.child.tolist(),
-            layer.cost[k].tolist(),
-            scale.taken(layer, down=down).T.tolist(),
-            strict=True,
-        )
-        for source, child, cost, taken in edges:
+        costs = layer.cost[k].tolist()
+        for edge, source, child, taken in _listed(layer, scale.taken(layer, down=down), scale):
             to = least[(source, *(slice(1 + b, None) for b in taken))]
-            if to.size:
-                of = behind[(child, *(slice(1, n - b) for n, b in zip(shape, taken, strict=True)))]
-                np.minimum(to, of + cost, out=to)
+            of = behind[(child, *(slice(1, n - b) for n, b in zip(shape, taken, strict=True)))]
+            np.minimum(to, of + costs[edge], out=to)
         kept.append(least)
         behind = least
     slack = scale.start(down=down)
     total = int(kept.pop()[(0, *slack)])
     if total >= nothing:
         return None
-    codes = np.zeros(len(diagram.variables), dtype=np.intp)
+    codes = np.zeros((1, len(diagram.variables)), dtype=diagram.dtype)
     state = 0
     for layer in diagram.layers:
         behind = kept.pop()
@@ -371,6 +359,19 @@ def cheapest(
         taken = scale.taken(layer, down=down)[:, edges]
         left = np.maximum(np.array(slack, dtype=np.intp).reshape(-1, 1) - taken, 0)
         best = int((behind[(layer.child[edges], *left)] + layer.cost[k, edges]).argmin())
-        codes[list(layer.variables)] = layer.codes[layer.combination[edges[best]]]
+        codes[0, list(layer.variables)] = layer.codes[layer.combination[edges[best]]]
         slack, state = tuple(left[:, best].tolist()), int(layer.child[edges[best]])
     return total, codes
+
+
+def _listed(layer: Layer, taken: npt.NDArray[np.int64], scale: Scale) -> Iterator[tuple[int, int, int, list[int]]]:
+    """Yield number, source, child and bins of the edges that the full slack affords."""
+    most = np.array(scale.most, dtype=np.int64).reshape(-1, 1)
+    edges = np.flatnonzero((taken <= most).all(axis=0))
+    return zip(
+        edges.tolist(),
+        layer.source[edges].tolist(),
+        layer.child[edges].tolist(),
+        taken[:, edges].T.tolist(),
+        strict=True,
+    )

@@ -157,9 +157,7 @@ def _own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array
 
 
-def _made(
-    space: Decoder, codes: Codes, ids: npt.NDArray[np.int64], columns: Mapping[str, Floats]
-) -> Candidates:
+def _made(space: Decoder, codes: Codes, ids: npt.NDArray[np.int64], columns: Mapping[str, Floats]) -> Candidates:
     """Return candidates of arrays that are read-only already: most tables have one row, where converters cost most."""
     made = object.__new__(Candidates)
     for name, value in (("space", space), ("codes", codes), ("ids", ids), ("columns", columns)):

@@ -300,9 +300,9 @@ class _Graph:
             nodes = {number: node[source] for number, node in nodes.items()}
             nodes.update((number, node[edges]) for number, node in after.items())
             dead = {variable: known[source] for variable, known in dead.items()}
-            for variable_index, allowed in gated_by.get(index, ()):
-                blocked = ~(matters[source] & allowed[option])
-                dead[variable_index] = dead[variable_index] | blocked if variable_index in dead else blocked
+            for gated, opens in gated_by.get(index, ()):
+                blocked = ~(matters[source] & opens[option])
+                dead[gated] = dead[gated] | blocked if gated in dead else blocked
             child = np.full((states, options), -1, dtype=np.intp)
             if len(edges):
                 first, following = classes([*nodes.values(), *dead.values()], len(edges))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
 
 import attrs
 import numpy as np
@@ -14,18 +12,21 @@ import numpy.typing as npt
 
 from nasmw.binned import Binned, Limit, bins_for, cheapest
 from nasmw.candidates import Architecture, Candidates, Codes
-from nasmw.cost import CostTable, MaxTable, TableBase
+from nasmw.constraint import Constraint, Constraints
+from nasmw.cost import CostTable, TableBase
 from nasmw.diagram import Diagram, Quantity, TooBigError
 from nasmw.elimination import Variable
-from nasmw.errors import ConstraintError, ProfilerError
-from nasmw.profiler import Constraint, Constraints, Profiler
+from nasmw.errors import ConstraintError
+from nasmw.limits import Bounded, TableRange, as_constraints, bounded, ranges
+from nasmw.profiler import Profiler
 from nasmw.repair import Repair
 from nasmw.space import Space
 
-__all__ = ["Count", "Estimate", "FeasibleSet", "Optimum"]
+__all__ = ["Count", "Diagnosis", "Estimate", "FeasibleSet", "LimitReport", "Optimum"]
 
 BUDGET_BYTES = 256 * 2**20
-STEPS = {1: 3e7, 2: 1.2e8}  # additions that building may take, by the number of limits: a tenth, and a half, of a second
+STEPS_ONE = 3e7  # additions that building may take with one limit: a tenth of a second
+STEPS = 1.2e8  # with several: half a second
 PROBES = 2048
 RANKED = 2**53
 TRIES = 2**21
@@ -69,13 +70,52 @@ class Optimum:
     exact: bool
 
 
-@attrs.frozen(eq=False)
-class _Range:
-    """One table and the range that its values must be in; infinite where there is no limit, or one that says nothing."""
+@attrs.frozen
+class LimitReport:
+    """What one limit means: the values that the space has, and the share of it that the limit leaves by itself."""
 
-    table: TableBase
-    low: float
-    high: float
+    constraint: Constraint
+    low: float | None
+    high: float | None
+    share: float
+
+
+@attrs.frozen
+class Diagnosis:
+    """What limits mean for a space; its text is for people.
+
+    Attributes:
+        limits: One report for each limit.
+        share: The share of the space that all limits together leave; an upper bound where not counted exactly.
+        conflict: Where nothing is left, a smallest set of limits that already leaves nothing; else empty.
+        nearest: For each limit in conflict that is on a table, the best value that the others allow, and an
+            architecture that has it.
+    """
+
+    limits: tuple[LimitReport, ...]
+    share: float
+    conflict: tuple[Constraint, ...] = ()
+    nearest: tuple[tuple[Constraint, float, Architecture], ...] = ()
+
+    def __str__(self) -> str:
+        lines = []
+        if self.conflict:
+            names = " and ".join(map(str, self.conflict))
+            lines.append(f"No architecture meets {names}{' together' if len(self.conflict) > 1 else ''}.")
+            for term, value, architecture in self.nearest:
+                unit = f" {term.profiler.unit}" if term.profiler.unit else ""
+                best = "greatest" if math.isinf(term.high) or value < term.low else "least"
+                among = " that meet the others" if len(self.conflict) > 1 else ""
+                lines.append(
+                    f"The {best} {term.profiler.name} of architectures{among} is {value:.6g}{unit}, "
+                    f"of {dict(architecture)!r}."
+                )
+        for report in self.limits:
+            known = "" if report.low is None else f" (the space has {report.low:.6g} to {report.high:.6g})"
+            lines.append(f"{report.constraint}{known} leaves {report.share:.3g} of the space.")
+        if len(self.limits) > 1 and not self.conflict:
+            lines.append(f"Together they leave at most {self.share:.3g} of the space.")
+        return " ".join(lines)
 
 
 class FeasibleSet:
@@ -128,32 +168,32 @@ class FeasibleSet:
         if not isinstance(space, Space):
             raise TypeError(f"FeasibleSet takes a Space first, got {type(space).__name__}")
         self.space = space
-        self.constraints = tuple(_checked(space, term) for term in _flat(constraints))
+        self.constraints = as_constraints(space, constraints)
         self._budget = budget_bytes
         self._bins = bins
-        ranges, without = _ranges(self.constraints)
+        given, without = ranges(self.constraints)
         self._variables = [
             Variable(len(choice.options), gates) for choice, gates in zip(space.choices, space.gates, strict=True)
         ]
         self._empty = False
-        dropped: list[_Range] = []
+        dropped: list[TableRange] = []
         while True:
             try:
-                self._build(ranges)
+                self._build(given)
                 break
             except TooBigError:
-                largest = max(ranges, key=lambda item: sum(table.size for table in item.table.tables.values()))
-                ranges = [item for item in ranges if item is not largest]
+                largest = max(given, key=lambda item: sum(table.size for table in item.table.tables.values()))
+                given = [item for item in given if item is not largest]
                 dropped.append(largest)
         tables = [item.table for item in dropped]
         self.rejected = tuple(
             term for term in self.constraints if term in without or any(term.profiler.table is t for t in tables)
         )
 
-    def _build(self, ranges: Sequence[_Range]) -> None:
-        self._ranges = ranges
-        limited, hard = _quantities(ranges)
-        quantities = [quantity for quantity, _, _ in limited] + hard
+    def _build(self, given: Sequence[TableRange]) -> None:
+        self._ranges = given
+        limited, hard = bounded(given)
+        quantities = [item.quantity for item in limited] + hard
         self._diagram = Diagram(self._variables, quantities, edges=max(self._budget // 256, 1024))
         self._limits = self._limits_of(self._diagram, limited)
         self._counts: Binned | None = None
@@ -163,9 +203,10 @@ class FeasibleSet:
         self._counts = Binned(self._diagram, self._limits, self._bins_for(self._diagram))
         self._empty = self._counts.total == 0
 
-    def _limits_of(self, diagram: Diagram, limited: Sequence[tuple[Quantity, float, float]]) -> list[Limit]:
+    def _limits_of(self, diagram: Diagram, limited: Sequence[Bounded]) -> list[Limit]:
         limits = []
-        for k, (_, low, high) in enumerate(limited):
+        for k, item in enumerate(limited):
+            low, high = item.low, item.high
             least, unit = diagram.least[k], diagram.units[k]
             if unit == 1:
                 floor = 0 if math.isinf(low) else math.ceil(low) - int(least)
@@ -176,7 +217,7 @@ class FeasibleSet:
         return limits
 
     def _bins_for(self, diagram: Diagram) -> tuple[int, ...]:
-        steps = STEPS.get(len(self._limits), STEPS[2])
+        steps = STEPS_ONE if len(self._limits) == 1 else STEPS
         bins = bins_for(diagram, self._limits, self._budget, steps if self._bins is None else math.inf)
         return bins if self._bins is None else tuple(min(number, self._bins) for number in bins)
 
@@ -196,7 +237,9 @@ class FeasibleSet:
         if self._counts is None or self._empty:
             return f"{text}empty>"
         bins = " x ".join(str(number) for number in self._counts.bins) or "no"
-        text += f"{self._diagram.states} states, {bins} bins, {self.bytes / 2**20:.1f} MiB, {self.accepted:.1%} accepted"
+        text += (
+            f"{self._diagram.states} states, {bins} bins, {self.bytes / 2**20:.1f} MiB, {self.accepted:.1%} accepted"
+        )
         if self.rejected:
             text += f"; by rejection alone: {', '.join(map(str, self.rejected))}"
         return f"{text}>"
@@ -235,7 +278,7 @@ class FeasibleSet:
             return None
         bins = [limit.high // (self._diagram.divisor(k) or limit.high + 1) + 1 for k, limit in enumerate(self._limits)]
         cells = math.prod(number + 2 for number in bins)
-        if cells * 8 * self._diagram.states > self._budget or cells * self._diagram.edges > 10 * STEPS[2]:
+        if cells * 8 * self._diagram.states > self._budget or cells * self._diagram.edges > 10 * STEPS:
             return None
         return Binned(self._diagram, self._limits, bins).count(down=True)
 
@@ -355,7 +398,9 @@ class FeasibleSet:
             beyond = beyond[~held]
             if not len(beyond):
                 return self._candidates(codes)
-        raise ConstraintError(f"no architecture near {len(beyond)} of the candidates meets all limits. {self.diagnose()}")
+        raise ConstraintError(
+            f"no architecture near {len(beyond)} of the candidates meets all limits. {self.diagnose()}"
+        )
 
     def minimum(self, profiler: Profiler) -> Optimum:
         """Return the least value of a profiler with a `CostTable` among the architectures of the set.
@@ -381,9 +426,9 @@ class FeasibleSet:
             raise TypeError(f"the least and greatest value of {profiler!r} are not known: it has no CostTable")
         if self._empty:
             raise ConstraintError(str(self.diagnose()))
-        limited, hard = _quantities(self._ranges)
+        limited, hard = bounded(self._ranges)
         objective = Quantity(list((table * sign).tables.items()))
-        quantities = [*(quantity for quantity, _, _ in limited), objective, *hard]
+        quantities = [*(item.quantity for item in limited), objective, *hard]
         diagram = Diagram(self._variables, quantities, edges=max(self._budget // 256, 1024))
         k = len(limited)
         limits = self._limits_of(diagram, limited)
@@ -394,7 +439,7 @@ class FeasibleSet:
             if found is None:
                 continue
             added, codes = found
-            candidate = self._candidates(codes[None])
+            candidate = self._candidates(codes)
             if down:
                 least = (added - diagram.errors[k]) * diagram.units[k]
                 bound = sign * (float(diagram.least[k]) + least) + table.constant
@@ -406,3 +451,51 @@ class FeasibleSet:
             raise ConstraintError(f"no architecture within all limits was found. {self.diagnose()}")
         value = float(table.evaluate(best)[0])
         return Optimum(value, next(iter(best)), value if exact else bound, exact)
+
+    # -- diagnosis ----------------------------------------------------------------------------------------------
+
+    def diagnose(self) -> Diagnosis:
+        """Return what each limit means, what they leave, and which of them conflict where they leave nothing."""
+        reports = []
+        for term in self.constraints:
+            alone = FeasibleSet(self.space, term, budget_bytes=self._budget)
+            bounds = term.profiler.bounds()
+            low, high = (None, None) if bounds is None else (bounds.low, bounds.high)
+            reports.append(LimitReport(term, low, high, alone.share))
+        share = self.share
+        if share > 0:
+            return Diagnosis(tuple(reports), share)
+        conflict = self.constraints
+        for term in self.constraints:
+            rest = tuple(other for other in conflict if other is not term)
+            if rest and FeasibleSet(self.space, *rest, budget_bytes=self._budget).share == 0:
+                conflict = rest
+        nearest = []
+        for term in conflict:
+            rest = tuple(other for other in conflict if other is not term)
+            if isinstance(term.profiler.table, CostTable):
+                others = FeasibleSet(self.space, *rest, budget_bytes=self._budget)
+                best = others.minimum(term.profiler)
+                if best.value <= term.high:
+                    best = others.maximum(term.profiler)
+                nearest.append((term, best.value, best.architecture))
+            elif isinstance(term.profiler.table, TableBase) and not rest:
+                bounds = term.profiler.table.bounds()
+                least = (bounds.low, bounds.low_architecture), (bounds.high, bounds.high_architecture)
+                nearest.append((term, *least[bounds.low <= term.high]))
+        return Diagnosis(tuple(reports), share, conflict, tuple(nearest))
+
+    @cached_property
+    def share(self) -> float:
+        """The share of the space that is in the set: the upper count times the accepted share; 0 where none was met."""
+        if self._empty:
+            return 0.0
+        share = self._count.high / self.space.size
+        if self._count.exact is not None:
+            return share
+        rng = np.random.default_rng(0)
+        accepted, drawn = self.accepted, PROBES
+        while not accepted and drawn < TRIES // 8:
+            accepted = float(self.holds(self._drawn(TRIES // 32, rng)).mean())
+            drawn += TRIES // 32
+        return share * accepted

@@ -20,9 +20,9 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import Candidates, Floats, Status
+from nasmw.context import Compute, Funnel, finite
 from nasmw.errors import LogError, LogInUseError
 from nasmw.space import Space
-from nasmw.strategy import Compute, Funnel, finite
 
 __all__ = ["Event", "Log", "TrialRecord"]
 

@@ -102,7 +102,7 @@ class Repair:
                 break
 
     def _remaining(self, k: int, sign: int, differing: list[npt.NDArray[np.intp]], most: int) -> list[Ints]:
-        """Return for every layer ``(n, states, most + 1)``: the least of sign * cost to the end with so many changes."""
+        """Return for every layer ``(n, states, most + 1)``: the least sign * cost to the end with so many changes."""
         n = len(differing[0])
         behind = np.zeros((n, 1, most + 1), dtype=np.int64)
         result = [behind]

@@ -7,9 +7,10 @@ from numbers import Integral, Real
 import numpy as np
 
 from nasmw.candidates import Candidates, Codes, Outcomes
+from nasmw.context import Context
 from nasmw.space import Space
 from nasmw.strategies.drawing import Distinct, Independent
-from nasmw.strategy import Context, Strategy
+from nasmw.strategy import Strategy
 
 __all__ = ["Evolution"]
 
@@ -128,7 +129,7 @@ class Evolution(Strategy):
 
     def _winner(self) -> Codes:
         """Return the best of a tournament, ``(1, d)``; of equal ones the one drawn first."""
-        drawn = self._rng.integers(0, self.population, self.tournament).tolist()
+        drawn: list[int] = self._rng.integers(0, self.population, self.tournament).tolist()
         return self._members[max(drawn, key=self._scores.__getitem__)]
 
     def _tell(self, outcomes: Outcomes) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nasmw.candidates import Candidates, Outcomes
+from nasmw.context import Context
 from nasmw.strategies.drawing import Distinct, Independent
-from nasmw.strategy import Context, Strategy
+from nasmw.strategy import Strategy
 
 __all__ = ["Random"]
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nasmw.context import Context
 from nasmw.errors import OrderError
 from nasmw.middleware import Chain, Deduplicate, Filter, Penalize, Rank
-from nasmw.strategy import Context, Middleware
+from nasmw.strategy import Middleware
 from nasmw.testing import RecordingStrategy, TableProfiler, drive, toy_space
 
 SPACE = toy_space()

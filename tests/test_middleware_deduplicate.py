@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Outcomes, Status
+from nasmw.context import Context
 from nasmw.middleware import Chain, Deduplicate, Filter, Rank
 from nasmw.space import Choice, Space
-from nasmw.strategy import Context
 from nasmw.testing import RecordingStrategy, drive
 
 SPACE = Space([Choice("a", (0, 1, 2)), Choice("b", (0, 1))], name="six")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Outcomes, Status
+from nasmw.context import Context, recorded
 from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.middleware import Chain, Filter
 from nasmw.objective import Objective
 from nasmw.profiler import Profiler
-from nasmw.strategy import Context, recorded
 from nasmw.testing import RecordingStrategy, TableProfiler, toy_space
 
 SPACE = toy_space()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Outcomes, Status
+from nasmw.context import Context
 from nasmw.errors import EvaluationError, ProfilerError
 from nasmw.middleware import Chain, Filter, Penalize, Reward
 from nasmw.objective import Objective
 from nasmw.profiler import Profiler
-from nasmw.strategy import Context
 from nasmw.testing import RecordingStrategy, TableProfiler, toy_space
 
 SPACE = toy_space()

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Outcomes, Status
+from nasmw.context import Context, recorded
 from nasmw.errors import ProfilerError
 from nasmw.middleware import Chain, Filter, Rank
 from nasmw.profiler import Profiler
-from nasmw.strategy import Context, Strategy, recorded
+from nasmw.strategy import Strategy
 from nasmw.testing import RecordingStrategy, TableProfiler, toy_space
 
 SPACE = toy_space()

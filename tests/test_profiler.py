@@ -11,10 +11,11 @@ import pytest
 
 import nasmw
 from nasmw.candidates import Architecture, Candidates, Outcomes, Status
+from nasmw.constraint import Constraint, Constraints
+from nasmw.context import Context
 from nasmw.errors import ConstraintError, ProfilerError, SpaceError
-from nasmw.profiler import Combination, Constraint, Constraints, MultiProfiler, Profiler, check_names
+from nasmw.profiler import Combination, MultiProfiler, Profiler, check_names
 from nasmw.space import Choice, Space
-from nasmw.strategy import Context
 from nasmw.testing import ProfilerContract, TableProfiler, toy_space
 
 

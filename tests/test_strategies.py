@@ -8,10 +8,11 @@ import pytest
 
 import nasmw.strategies
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.context import Context
 from nasmw.space import Choice, Space
 from nasmw.strategies import Evolution, Grid, Random
 from nasmw.strategies.drawing import TABULATED, Independent, Permutation
-from nasmw.strategy import Context, Strategy
+from nasmw.strategy import Strategy
 from nasmw.testing import RecordingStrategy, StrategyContract, TableProfiler, drive, scored, toy_space
 from nasmw.testing.strategies import context_for
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.context import Context, MemoryRecorder, Recorded, recorded
 from nasmw.errors import OrderError, ProfilerError
 from nasmw.objective import Objective
 from nasmw.profiler import Profiler
 from nasmw.space import Choice, Space
-from nasmw.strategy import Context, MemoryRecorder, Recorded, Strategy, batch_of_none, describe, recorded
+from nasmw.strategy import Strategy, batch_of_none, describe
 from nasmw.testing import RecordingStrategy, TableProfiler, drive, scored, toy_space
 
 

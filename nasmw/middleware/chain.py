@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 
 from nasmw.candidates import Candidates, Outcomes
-from nasmw.profiler import Constraint, Profiler
-from nasmw.strategy import Context, Middleware, Strategy
+from nasmw.constraint import Constraint
+from nasmw.context import Context
+from nasmw.profiler import Profiler
+from nasmw.strategy import Middleware, Strategy
 
 __all__ = ["Chain"]
 

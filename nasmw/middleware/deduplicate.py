@@ -9,8 +9,9 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.context import Context
 from nasmw.middleware.values import check_count
-from nasmw.strategy import Context, Middleware, Verdict
+from nasmw.strategy import Middleware, Verdict
 
 __all__ = ["Deduplicate"]
 

@@ -11,10 +11,12 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import Architecture, Candidates, Floats, Outcomes
+from nasmw.constraint import Constraint, Constraints
+from nasmw.context import Context, Recorded
 from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.middleware.values import check_count, check_number, name_of, profiled
-from nasmw.profiler import KINDS, Constraint, Constraints, Profiler
-from nasmw.strategy import Context, Middleware, Recorded, Verdict
+from nasmw.profiler import KINDS, Profiler
+from nasmw.strategy import Middleware, Verdict
 
 __all__ = ["Filter"]
 

@@ -6,10 +6,11 @@ import math
 from typing import Literal, get_args
 
 from nasmw.candidates import Outcomes
+from nasmw.context import Context
 from nasmw.errors import EvaluationError, ProfilerError, did_you_mean
 from nasmw.middleware.values import TRIED, check_number, check_profiler, profiled
 from nasmw.profiler import Profiler
-from nasmw.strategy import Context, Middleware
+from nasmw.strategy import Middleware
 
 __all__ = ["Penalize"]
 

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 
 from nasmw.candidates import Architecture, Candidates, Floats, Status
+from nasmw.context import Context, Recorded
 from nasmw.errors import ProfilerError
 from nasmw.middleware.values import check_count, check_number, name_of, profiled
 from nasmw.profiler import Profiler, check_names
-from nasmw.strategy import Context, Middleware, Recorded, batch_of_none
+from nasmw.strategy import Middleware, batch_of_none
 
 __all__ = ["Rank"]
 

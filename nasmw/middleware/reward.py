@@ -10,11 +10,12 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import Outcomes
+from nasmw.context import Context
 from nasmw.errors import EvaluationError
 from nasmw.middleware.values import TRIED, check_profiler, name_of, profiled
 from nasmw.objective import Objective
 from nasmw.profiler import Profiler, check_names
-from nasmw.strategy import Context, Middleware
+from nasmw.strategy import Middleware
 
 __all__ = ["Reward"]
 

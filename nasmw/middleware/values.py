@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nasmw.candidates import Candidates, Floats, Status
+from nasmw.context import Context, Recorded
 from nasmw.profiler import Profiler
-from nasmw.strategy import Context, Recorded
 
 __all__ = ["TRIED", "check_count", "check_number", "check_profiler", "name_of", "profiled"]
 

@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.constraint import Constraint, Constraints
 from nasmw.errors import ConstraintError, SpaceError
-from nasmw.profiler import Combination, Constraint, Constraints, Profiler
+from nasmw.profiler import Combination, Profiler
 from nasmw.space import Space
 from nasmw.testing.toy import toy_space
 

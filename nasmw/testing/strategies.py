@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.context import Context
 from nasmw.errors import DeadlockError, OrderError
 from nasmw.objective import Objective
 from nasmw.space import Choice, Space
-from nasmw.strategy import Context, Strategy, batch_of_none
+from nasmw.strategy import Strategy, batch_of_none
 from nasmw.testing.toy import TableProfiler, toy_space
 
 __all__ = ["StrategyContract", "context_for", "drive", "scored"]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasmw.candidates import Architecture, Candidates, Floats, Outcomes
+from nasmw.constraint import Constraint
+from nasmw.context import Context
 from nasmw.errors import ProfilerError
-from nasmw.profiler import Bounds, Constraint, Profiler
+from nasmw.profiler import Bounds, Profiler
 from nasmw.space import Choice, Space
-from nasmw.strategy import Context, Strategy
+from nasmw.strategy import Strategy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -145,7 +147,7 @@ class RecordingStrategy(Strategy):
             the one who offered checks all the same.
 
     Example:
-        >>> from nasmw.strategy import Context
+        >>> from nasmw.context import Context
         >>> from nasmw.testing import RecordingStrategy, toy_space
         >>> strategy = RecordingStrategy([{"width": 8, "depth": 1, "block0.op": "pool"}])
         >>> strategy.setup(Context(toy_space()))
