@@ -27,10 +27,10 @@ from nasmw.profiler import Profiler
 from nasmw.strategies import Evolution
 
 TABLES = {
-    "trials": "SELECT number, candidate, hex(codes), columns, status, metrics, reason FROM trials ORDER BY number",
+    "trials": "SELECT number, seq, trace, candidate, hex(codes), columns, status, metrics, reason FROM trials ORDER BY number",
     "recorded": "SELECT name, hex(codes), value FROM recorded ORDER BY name, codes",
     "funnel": "SELECT stage, status, cause, number FROM funnel ORDER BY stage, status, cause",
-    "events": "SELECT kind, number, data FROM events WHERE kind != 'end' ORDER BY seq",
+    "events": "SELECT seq, kind, number, data FROM events WHERE kind != 'end' ORDER BY seq",
 }
 
 

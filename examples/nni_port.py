@@ -1,6 +1,6 @@
 """NNI's documented hardware-aware search, with its imports changed: random networks under a limit on their FLOPs.
 
-The profiler, the strategy and the filter read as they do in NNI's documentation. The space is declared as choices with a
+The profiler, the strategy and the filter read as they do in NNI's documentation. The space is declared: choices, and a
 function that builds the network. What NNI calls FLOPs are multiply-adds here, each counted once.
 """
 
@@ -85,6 +85,6 @@ if __name__ == "__main__":
         Filter(lambda sample: profiler.profile(sample) < 300e6)
     )  # fmt: skip
 
-    result = Search(model_space, strategy, evaluate, profilers=[profiler]).run(trials=8)
+    result = Search(model_space, strategy, evaluate, profilers=[profiler]).run(trials=16)
     print(result.funnel)
     print(result.best)

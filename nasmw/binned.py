@@ -185,9 +185,7 @@ class Binned:
                 if len(taken) == 1:
                     counts[source, 1 + taken[0] :] += behind[child, 1 : shape[0] - taken[0]]
                 else:
-                    to = tuple(slice(1 + b, None) for b in taken)
-                    of = tuple(slice(1, n - b) for n, b in zip(shape, taken, strict=True))
-                    counts[(source, *to)] += behind[(child, *of)]
+                    counts[_after(source, taken)] += behind[_before(child, taken, shape)]
             if dtype == np.float64 and (largest := float(counts.max())) > 2.0**600:
                 shift = math.frexp(largest)[1]
                 counts = np.ldexp(counts, -shift)
@@ -342,9 +340,8 @@ def cheapest(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, 
         least = np.full((layer.states, *shape), nothing)
         costs = layer.cost[k].tolist()
         for edge, source, child, taken in _listed(layer, scale.taken(layer, down=down), scale):
-            to = least[(source, *(slice(1 + b, None) for b in taken))]
-            of = behind[(child, *(slice(1, n - b) for n, b in zip(shape, taken, strict=True)))]
-            np.minimum(to, of + costs[edge], out=to)
+            to = least[_after(source, taken)]
+            np.minimum(to, behind[_before(child, taken, shape)] + costs[edge], out=to)
         kept.append(least)
         behind = least
     slack = scale.start(down=down)
@@ -356,11 +353,11 @@ def cheapest(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, 
     for layer in diagram.layers:
         behind = kept.pop()
         edges = np.arange(*layer.starts[state : state + 2])
-        taken = scale.taken(layer, down=down)[:, edges]
-        left = np.maximum(np.array(slack, dtype=np.intp).reshape(-1, 1) - taken, 0)
+        spent = scale.taken(layer, down=down)[:, edges]
+        left = np.maximum(np.array(slack, dtype=np.intp).reshape(-1, 1) - spent, 0)
         best = int((behind[(layer.child[edges], *left)] + layer.cost[k, edges]).argmin())
         codes[0, list(layer.variables)] = layer.codes[layer.combination[edges[best]]]
-        slack, state = tuple(left[:, best].tolist()), int(layer.child[edges[best]])
+        slack, state = tuple(int(n) for n in left[:, best]), int(layer.child[edges[best]])
     return total, codes
 
 
@@ -375,3 +372,13 @@ def _listed(layer: Layer, taken: npt.NDArray[np.int64], scale: Scale) -> Iterato
         taken[:, edges].T.tolist(),
         strict=True,
     )
+
+
+def _after(state: int, taken: Sequence[int]) -> Any:
+    """Return the index of a state's values for all slacks that afford so many bins."""
+    return (state, *(slice(1 + bins, None) for bins in taken))
+
+
+def _before(state: int, taken: Sequence[int], shape: Sequence[int]) -> Any:
+    """Return the index of a state's values for what these slacks leave."""
+    return (state, *(slice(1, n - bins) for n, bins in zip(shape, taken, strict=True)))

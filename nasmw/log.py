@@ -32,13 +32,18 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, number INTEGER, data TEXT, time REAL NOT NULL);
 CREATE TABLE trials (
-    number INTEGER PRIMARY KEY, candidate INTEGER NOT NULL, codes BLOB NOT NULL, columns TEXT NOT NULL,
+    number INTEGER PRIMARY KEY, seq INTEGER NOT NULL, trace TEXT NOT NULL,
+    candidate INTEGER NOT NULL, codes BLOB NOT NULL, columns TEXT NOT NULL,
     status TEXT, metrics TEXT, reason TEXT, traceback TEXT, reports TEXT, started REAL, seconds REAL);
 CREATE TABLE recorded (name TEXT, codes BLOB, value REAL NOT NULL, PRIMARY KEY (name, codes)) WITHOUT ROWID;
 CREATE TABLE funnel (
     epoch INTEGER, stage TEXT, status TEXT, cause TEXT, number INTEGER NOT NULL,
     PRIMARY KEY (epoch, stage, status, cause)) WITHOUT ROWID;
 """
+
+
+# `default` turns mappings of other types into dicts.
+_json = json.JSONEncoder(default=dict).encode
 
 
 @attrs.frozen
@@ -124,7 +129,9 @@ class Log:
         except BaseException:
             self.close()
             raise
-        self._seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+        self._seq = self._db.execute(
+            "SELECT max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM trials))"
+        ).fetchone()[0]
         self._epoch = self._db.execute("SELECT coalesce(max(seq), 0) FROM events WHERE kind = 'begin'").fetchone()[0]
         self._values: dict[tuple[str, bytes], float] = {
             (name, codes): value for name, codes, value in self._db.execute("SELECT name, codes, value FROM recorded")
@@ -174,6 +181,7 @@ class Log:
             if sound != "ok":
                 raise sqlite3.DatabaseError(f"malformed ({' '.join(str(sound).split())})")
             self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 4000")
             self.write_meta("holder", f"process {os.getpid()} on {socket.gethostname()}")
             self.commit()
 
@@ -249,19 +257,19 @@ class Log:
     def event(self, kind: str, number: int | None = None, data: dict[str, Any] | None = None) -> None:
         """Write what happened next."""
         self._seq += 1
-        text = None if data is None else json.dumps(data)
+        text = None if data is None else _json(data)
         self._write("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (self._seq, kind, number, text, time.time()))
         if kind == "begin":
             self._epoch = self._seq
             self._counted = {}
 
     def asked(self, record: TrialRecord, data: dict[str, Any]) -> None:
-        """Write that a trial was asked."""
+        """Write that a trial was asked: the event and the trial in one row."""
+        self._seq += 1
         self._write(
-            "INSERT INTO trials (number, candidate, codes, columns) VALUES (?, ?, ?, ?)",
-            (record.number, record.candidate, record.codes, json.dumps(dict(record.columns))),
+            "INSERT INTO trials (number, seq, trace, candidate, codes, columns) VALUES (?, ?, ?, ?, ?, ?)",
+            (record.number, self._seq, _json(data), record.candidate, record.codes, _json(record.columns)),
         )
-        self.event("ask", record.number, data)
 
     def finished(self, record: TrialRecord) -> None:
         """Write the result of a trial, and commit."""
@@ -270,10 +278,10 @@ class Log:
             "seconds = ? WHERE number = ?",
             (
                 str(record.status),
-                json.dumps(dict(record.metrics)),
+                _json(record.metrics),
                 record.reason,
                 record.traceback,
-                json.dumps(record.reports) if record.reports else "[]",
+                _json(record.reports),
                 record.started,
                 record.seconds,
                 record.number,
@@ -310,7 +318,11 @@ class Log:
     def events(self) -> Iterator[Event]:
         """Return all events in order."""
         with self._clear_errors("read"):
-            for seq, kind, number, data in self._db.execute("SELECT seq, kind, number, data FROM events ORDER BY seq"):
+            rows = self._db.execute(
+                "SELECT seq, kind, number, data FROM events "
+                "UNION ALL SELECT seq, 'ask', number, trace FROM trials ORDER BY seq"
+            )
+            for seq, kind, number, data in rows:
                 yield Event(seq, kind, number, json.loads(data) if data else {})
 
     def trials(self, space: Space) -> list[TrialRecord]:

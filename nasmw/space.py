@@ -478,6 +478,9 @@ class Space:
         first, second = self.check_codes(first), self.check_codes(second)
         if len(first) != len(second):
             raise SpaceError(f"crossover takes as many first as second parents, got {len(first)} and {len(second)}")
+        if len(first) <= FEW:
+            pairs = zip(first.tolist(), second.tolist(), strict=True)
+            return self._rows([self._crossover_row(row, other, rng) for row, other in pairs])
         active, other = self.active(first), self.active(second)
         from_first = np.where(active & other, rng.random(first.shape) < 0.5, active)
         mixed = np.where(from_first, first, second)
@@ -485,6 +488,19 @@ class Space:
         if neither.any():
             mixed = np.where(neither, rng.integers(0, self._limits, first.shape), mixed)
         return self.canonical(mixed)
+
+    def _crossover_row(self, first: list[int], second: list[int], rng: np.random.Generator) -> list[int]:
+        active, other = self._met(first), self._met(second)
+        mixed = []
+        for column, draw in enumerate(rng.random(len(first)).tolist()):
+            condition = self._condition_of[column]
+            if active[condition] and (draw < 0.5 or not other[condition]):
+                mixed.append(first[column])
+            elif other[condition]:
+                mixed.append(second[column])
+            else:
+                mixed.append(int(draw * self._sizes[column]))
+        return self._canonical_row(mixed)
 
     def neighbours(self, codes: Codes) -> Candidates:
         """Return all architectures that differ from one row in exactly one of its active choices.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conditional import conditional_spaces, conditional_variables, enumerate_distinct, matters, space_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nasmw.errors import BuildError, SpaceError
@@ -260,11 +260,10 @@ def test_mutation_with_a_probability(n: int) -> None:
     assert changed.min() == 1
 
 
-@settings(deadline=None)
-@given(conditional_spaces, seeds)
-def test_crossover_takes_from_parents(space: Space, seed: int) -> None:
+@given(conditional_spaces, seeds, st.sampled_from([1, FEW, FEW + 1]))
+def test_crossover_takes_from_parents(space: Space, seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
-    first, second = space.sample(12, rng).codes, space.sample(12, rng).codes
+    first, second = space.sample(n, rng).codes, space.sample(n, rng).codes
     child = space.crossover(first, second, rng)
     assert np.array_equal(space.canonical(child), child)
     active = space.active(child)
@@ -274,11 +273,18 @@ def test_crossover_takes_from_parents(space: Space, seed: int) -> None:
     assert np.array_equal(space.crossover(first, first, rng), first)
 
 
-def test_crossover_takes_from_both_alike() -> None:
+@pytest.mark.parametrize("n", [1, FEW + 1])
+def test_crossover_takes_from_both_alike(n: int) -> None:
+    space = Space([Choice(f"c{number}", (0, 1)) for number in range(8)])
+    rng = np.random.default_rng(0)
+    first, second = np.zeros((n, 8), np.uint8), np.ones((n, 8), np.uint8)
+    means = np.concatenate([space.crossover(first, second, rng) for _ in range(3000 // n)]).mean(axis=0)
+    assert (abs(means - 0.5) < 0.05).all()
+
+
+def test_parents_of_crossover_are_as_many() -> None:
     space = Space([Choice(f"c{number}", (0, 1)) for number in range(8)])
     first, second = np.zeros((3000, 8), np.uint8), np.ones((3000, 8), np.uint8)
-    means = space.crossover(first, second, np.random.default_rng(0)).mean(axis=0)
-    assert (abs(means - 0.5) < 0.05).all()
     with pytest.raises(SpaceError, match="as many first as second parents, got 3000 and 1"):
         space.crossover(first, second[:1], np.random.default_rng(0))
 

@@ -141,7 +141,7 @@ def test_without_replacement_in_a_huge_space_repeats_nothing_and_keeps_nothing()
     assert abs(deep - 15 / 16) < 0.01
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 10, 1596, TABULATED, TABULATED + 1, 100_003])
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 1596, TABULATED, TABULATED + 1])
 def test_a_permutation_hits_everything_once(size: int) -> None:
     permutation = Permutation(size, np.random.default_rng(0))
     numbers = [permutation(number) for number in range(size)]

@@ -145,13 +145,14 @@ class _MobileNetV3(Family):
             expand != 1,
         )
 
-    def head(self, inputs: int, first: int, second: int) -> tuple[Conv, Conv, Linear]:
-        """Describe what comes after the stages; the global pooling stands after the first of them."""
-        return (
-            Conv(inputs, first, activation="h_swish"),
-            Conv(first, second, bias=True, norm=False, activation="h_swish"),
-            Linear(second, self.num_classes),
-        )
+    def last_conv(self, inputs: int, outputs: int) -> Conv:
+        """Describe the convolution before the global pooling."""
+        return Conv(inputs, outputs, activation="h_swish")
+
+    def mix(self, inputs: int, outputs: int) -> tuple[Conv, Linear]:
+        """Describe the convolution after the global pooling, and the classifier."""
+        conv = Conv(inputs, outputs, bias=True, norm=False, activation="h_swish")
+        return conv, Linear(outputs, self.num_classes)
 
     def build(self, architecture: dict[str, Any]) -> nn.Module:
         width = architecture["stage0.width"]
@@ -165,12 +166,13 @@ class _MobileNetV3(Family):
                 blocks.append(self.block(stage, number, width, outputs, *chosen).module())
                 width = outputs
             stages.append(nn.Sequential(*blocks))
-        expand, mix, classifier = self.head(width, architecture["head0.width"], architecture["head1.width"])
+        last_width = architecture["head0.width"]
+        mix, classifier = self.mix(last_width, architecture["head1.width"])
         return nn.Sequential(
             OrderedDict(
                 stem=stem.module(),
                 stages=nn.Sequential(*stages),
-                head0=expand.module(),
+                head0=self.last_conv(width, last_width).module(),
                 pool=nn.AdaptiveAvgPool2d(1),
                 head1=mix.module(),
                 flatten=nn.Flatten(),
@@ -189,7 +191,7 @@ class _MobileNetV3(Family):
                 scope = (f"stage{stage}.depth", width, *self.decisions(stage, number))
                 yield Part(scope, partial(self.later_cost, stage, number, sizes[stage + 1]))
         scope = (f"stage{len(STRIDES) - 1}.width", "head0.width")
-        yield Part(scope, lambda inputs, first: self.head(inputs, first, 0)[0].cost(sizes[-1]))
+        yield Part(scope, lambda inputs, outputs: self.last_conv(inputs, outputs).cost(sizes[-1]))
         yield Part(("head0.width", "head1.width"), self.mix_cost)
 
     def start_cost(self, size: Size, stem_kernel: int, width: int, kernel: int) -> Cost:
@@ -202,6 +204,6 @@ class _MobileNetV3(Family):
     def later_cost(self, stage: int, number: int, size: Size, depth: int, width: int, *chosen: Any) -> Cost:
         return self.block(stage, number, width, width, *chosen).cost(size) if depth > number else Cost()
 
-    def mix_cost(self, first: int, second: int) -> Cost:
-        _, mix, classifier = self.head(0, first, second)
-        return mix.cost((1, 1)) + classifier.cost()
+    def mix_cost(self, inputs: int, outputs: int) -> Cost:
+        conv, classifier = self.mix(inputs, outputs)
+        return conv.cost((1, 1)) + classifier.cost()
