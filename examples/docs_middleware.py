@@ -40,6 +40,6 @@ class Logarithm(Middleware):
 
 
 # Part 3: in a chain.
-strategy = Chain(Random(), Quota("depth", most=4), Logarithm())
+strategy = Chain(Random(), Quota("depth", most=5), Logarithm())
 result = Search(toy_space(), strategy, lambda trial: trial.architecture["width"]).run(trials=12)
 print(result.funnel)

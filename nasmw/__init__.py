@@ -12,7 +12,8 @@ from nasmw.objective import Objective
 from nasmw.profiler import MultiProfiler, Profiler, profile
 from nasmw.result import Result, load
 from nasmw.search import Search
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.strategy import Middleware, Strategy, Verdict
 from nasmw.trial import Trial
 

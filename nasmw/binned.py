@@ -19,7 +19,7 @@ import numpy.typing as npt
 from nasmw.candidates import Codes
 from nasmw.diagram import Diagram, Layer
 
-__all__ = ["Binned", "Limit", "Scale", "bins_for", "cheapest"]
+__all__ = ["PROVED", "Binned", "Limit", "Scale", "bins_for", "cheapest"]
 
 BLOCK = 4096
 CELLS = 2**18  # gathered at a time while sampling
@@ -51,7 +51,7 @@ def bins_for(diagram: Diagram, limits: Sequence[Limit], budget_bytes: int, steps
         steps: How many additions of one count building may take.
     """
     useful = [_useful(diagram, k, limit) for k, limit in enumerate(limits)]
-    cells = min(budget_bytes / 8 / max(diagram.states - 1, 1), steps / max(diagram.edges, 1))
+    cells = min(budget_bytes / 8 / diagram.states, steps / max(diagram.edges, 1))
     bins = list(useful)
     # The smallest ones are served first, so that what they leave goes to the others.
     for rank, k in enumerate(sorted(range(len(limits)), key=lambda k: useful[k])):
@@ -340,8 +340,8 @@ def cheapest(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, 
         least = np.full((layer.states, *shape), nothing)
         costs = layer.cost[k].tolist()
         for edge, source, child, taken in _listed(layer, scale.taken(layer, down=down), scale):
-            to = least[_after(source, taken)]
-            np.minimum(to, behind[_before(child, taken, shape)] + costs[edge], out=to)
+            to = _after(source, taken)
+            least[to] = np.minimum(least[to], behind[_before(child, taken, shape)] + costs[edge])
         kept.append(least)
         behind = least
     slack = scale.start(down=down)

@@ -18,7 +18,7 @@ from nasmw.space import Space
 if TYPE_CHECKING:
     from nasmw.profiler import Profiler
 
-__all__ = ["Constraint", "Constraints", "Share", "parse_share"]
+__all__ = ["Constraint", "Constraints", "Share", "exactly", "parse_share"]
 
 SHARE_SAMPLES = 4096
 
@@ -86,10 +86,10 @@ class Constraint:
             of = "max" if share.of_max else "the space"
             return f"{self.profiler.name} {'<=' if self._upper else '>='} {100 * share.share:.6g}% of {of}"
         if math.isinf(self.low):
-            return f"{self.profiler.name} <= {self.high:.6g}"
+            return f"{self.profiler.name} <= {exactly(self.high)}"
         if math.isinf(self.high):
-            return f"{self.profiler.name} >= {self.low:.6g}"
-        return f"{self.low:.6g} <= {self.profiler.name} <= {self.high:.6g}"
+            return f"{self.profiler.name} >= {exactly(self.low)}"
+        return f"{exactly(self.low)} <= {self.profiler.name} <= {exactly(self.high)}"
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
@@ -120,6 +120,10 @@ class Constraint:
         if bounds is not None:
             number = share.share * bounds.high
         else:
+            if not self.profiler.pure:
+                raise ConstraintError(
+                    f"{str(self)!r} would take {SHARE_SAMPLES} measurements to become a number; give the number itself"
+                )
             sample = values(self.profiler, space.sample(SHARE_SAMPLES, rng))
             if share.of_max:
                 number = share.share * float(sample.max())
@@ -141,6 +145,12 @@ class Constraint:
     def _must_be_resolved(self) -> None:
         if not self.resolved:
             raise ConstraintError(f"{self!r} is a share of a space; call resolve(...) first, as Filter does at setup")
+
+
+def exactly(number: float) -> str:
+    """Return the shortest usual text of a number that stands for it and no other."""
+    short = f"{number:.6g}"
+    return short if float(short) == number else repr(number)
 
 
 class Constraints:

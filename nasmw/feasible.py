@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from nasmw.binned import Binned, Limit, bins_for, cheapest
+from nasmw.binned import PROVED, Binned, Limit, bins_for, cheapest
 from nasmw.candidates import Architecture, Candidates, Codes
 from nasmw.constraint import Constraint, Constraints
 from nasmw.cost import CostTable, TableBase
@@ -264,10 +264,13 @@ class FeasibleSet:
     def _count(self) -> Count:
         if self._counts is None or self._empty:
             return Count(0, 0, 0)
-        high = self.space.size if not self.constraints else self._counts.count(down=True)
+        if not self._ranges:
+            size = self.space.size
+            return Count(0, size, None) if self.rejected else Count(size, size, size)
+        high = self._counts.count(down=True)
         if self.rejected:
             return Count(0, high, None)
-        if self._counts.exact:
+        if self._counts.exact and high <= PROVED:
             return Count(high, high, high)
         low = self._counts.count(down=False)
         return Count(low, high, high if low == high else self._exact_count())
@@ -280,7 +283,8 @@ class FeasibleSet:
         cells = math.prod(number + 2 for number in bins)
         if cells * 8 * self._diagram.states > self._budget or cells * self._diagram.edges > 10 * STEPS:
             return None
-        return Binned(self._diagram, self._limits, bins).count(down=True)
+        number = Binned(self._diagram, self._limits, bins).count(down=True)
+        return number if number <= PROVED else None
 
     def count(self) -> Count:
         """Return how many architectures there are, bounded from both sides, and exactly where that is in reach.

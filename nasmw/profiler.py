@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Architecture, Candidates, Floats, Outcomes
-from nasmw.constraint import Constraint, parse_share
+from nasmw.constraint import Constraint, exactly, parse_share
 from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.space import Space
 
@@ -176,11 +176,11 @@ class Profiler(ABC):
 
     def __lt__(self, limit: float) -> Constraint:
         high = _limit(self, limit)
-        return Constraint(self, high=math.nextafter(high, -math.inf), text=f"{self.name} < {high:.6g}")
+        return Constraint(self, high=math.nextafter(high, -math.inf), text=f"{self.name} < {exactly(high)}")
 
     def __gt__(self, limit: float) -> Constraint:
         low = _limit(self, limit)
-        return Constraint(self, low=math.nextafter(low, math.inf), text=f"{self.name} > {low:.6g}")
+        return Constraint(self, low=math.nextafter(low, math.inf), text=f"{self.name} > {exactly(low)}")
 
     def at_most(self, limit: float | str) -> Constraint:
         """Return an upper limit, as a number or as a share of the space.

@@ -16,7 +16,8 @@ from nasmw.errors import EvaluationError, LogError, LogMismatchError, ProfilerEr
 from nasmw.log import Log, TrialRecord
 from nasmw.objective import Objective, ObjectiveLike, as_objectives
 from nasmw.profiler import Profiler
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 
 if TYPE_CHECKING:
     from pathlib import Path

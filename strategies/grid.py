@@ -21,7 +21,8 @@ class Grid(Strategy):
         TypeError: If `shuffle` is no bool.
 
     Example:
-        >>> from nasmw.space import Choice, Space
+        >>> from nasmw.choice import Choice
+        >>> from nasmw.space import Space
         >>> from nasmw.strategies import Grid
         >>> from nasmw.testing import drive
         >>> space = Space([Choice("depth", (1, 2)), Choice("kernel", (3, 5), when={"depth": 2})])

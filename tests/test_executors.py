@@ -17,7 +17,8 @@ import pytest
 from nasmw.candidates import Status
 from nasmw.errors import OrderError
 from nasmw.executors import Executor, Processes, Serial
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.trial import Task, TaskResult, Trial
 
 TIMEOUT = 2.0

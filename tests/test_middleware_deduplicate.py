@@ -10,7 +10,8 @@ import pytest
 from nasmw.candidates import Outcomes, Status
 from nasmw.context import Context
 from nasmw.middleware import Chain, Deduplicate, Filter, Rank
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.testing import RecordingStrategy, drive
 
 SPACE = Space([Choice("a", (0, 1, 2)), Choice("b", (0, 1))], name="six")

@@ -15,7 +15,8 @@ from nasmw.constraint import Constraint, Constraints
 from nasmw.context import Context
 from nasmw.errors import ConstraintError, ProfilerError, SpaceError
 from nasmw.profiler import Combination, MultiProfiler, Profiler, check_names
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.testing import ProfilerContract, TableProfiler, toy_space
 
 

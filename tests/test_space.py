@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasmw.errors import BuildError, SpaceError
-from nasmw.space import FEW, Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import FEW, Space
 from nasmw.testing import build_toy, toy_space
 
 seeds = st.integers(0, 2**32)

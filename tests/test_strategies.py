@@ -9,7 +9,8 @@ import pytest
 import nasmw.strategies
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.context import Context
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.strategies import Evolution, Grid, Random
 from nasmw.strategies.drawing import TABULATED, Independent, Permutation
 from nasmw.strategy import Strategy

@@ -16,7 +16,8 @@ from torch import nn
 from nasmw.candidates import Status
 from nasmw.errors import BuildError, EvaluationError, LogError, MissingExtraError
 from nasmw.lightning import metrics_callback
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.trial import Task, TaskResult, Trial, run_task
 
 

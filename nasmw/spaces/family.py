@@ -14,7 +14,8 @@ from torch import nn
 
 from nasmw.cost import CostTable
 from nasmw.errors import SpaceError
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.spaces.layers import Cost, Size
 
 __all__ = ["Family", "Part", "positive"]

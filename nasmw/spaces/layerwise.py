@@ -12,7 +12,8 @@ import attrs
 from torch import nn
 
 from nasmw.errors import SpaceError
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
 from nasmw.spaces.layers import Conv, Cost, InvertedResidual, Linear, Size, strided
 
@@ -183,7 +184,7 @@ class _Layerwise(Family):
         return Linear(self.head, self.num_classes)
 
     def build(self, architecture: dict[str, Any]) -> nn.Module:
-        layers = [self.layer(slot, architecture[slot.choice]) for slot in self.slots]
+        layers = (self.layer(slot, architecture[slot.choice]) for slot in self.slots)
         return nn.Sequential(
             OrderedDict(
                 start=nn.Sequential(*(layer.module() for layer in self.start)),

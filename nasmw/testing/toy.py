@@ -13,7 +13,8 @@ from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.errors import ProfilerError
 from nasmw.profiler import Bounds, Profiler
-from nasmw.space import Choice, Space
+from nasmw.choice import Choice
+from nasmw.space import Space
 from nasmw.strategy import Strategy
 
 if TYPE_CHECKING:
