@@ -166,15 +166,18 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 # -- the search -------------------------------------------------------------------------------------------------------
 
-MACS_LIMIT = 400_000
+MACS_LIMIT = 500_000
 
 
 def latency_limit(latency: Profiler, folder: Path) -> float:
-    """Return the median latency of nine random networks in ms, measured by the first run: a limit for any machine."""
+    """Return a limit in ms that suits any machine: what nine random networks take in the median, and a fifth more.
+
+    It is measured by the first run and kept in the folder, for a run that goes on has to have the same limit.
+    """
     kept = folder / "latency_limit.json"
     if not kept.exists():
         sample = SPACE.sample(9, np.random.default_rng(0))
-        kept.write_text(json.dumps(round(float(np.median(latency.profile_batch(sample))), 2)))
+        kept.write_text(json.dumps(round(1.2 * float(np.median(latency.profile_batch(sample))), 2)))
     return float(json.loads(kept.read_text()))
 
 
@@ -267,7 +270,9 @@ def plot(result: Result, limit: float, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=44, help="how many networks are trained in all (default: 44)")
-    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where files are written (default: demo)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/mnist"), help="where files are written (default: runs/mnist)"
+    )
     parser.add_argument("--log", type=Path, help="the log of the run (default: run.db in the folder)")
     parser.add_argument("--workers", type=int, default=2, help="how many are trained at a time (default: 2)")
     given = parser.parse_args()

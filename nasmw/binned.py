@@ -19,7 +19,7 @@ import numpy.typing as npt
 from nasmw.candidates import Codes
 from nasmw.diagram import Diagram, Layer
 
-__all__ = ["PROVED", "Binned", "Limit", "Scale", "bins_for", "cheapest"]
+__all__ = ["PROVED", "Binned", "Limit", "Scale", "bins_for", "bytes_for", "cheapest"]
 
 BLOCK = 4096
 CELLS = 2**18  # gathered at a time while sampling
@@ -59,6 +59,11 @@ def bins_for(diagram: Diagram, limits: Sequence[Limit], budget_bytes: int, steps
         bins[k] = max(min(useful[k], int(share) - 2), 1)
         cells /= bins[k] + 2
     return tuple(bins)
+
+
+def bytes_for(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int]) -> int:
+    """Return the memory that the counts of a `Binned` need."""
+    return 8 * math.prod(Scale(diagram, limits, bins).shape) * diagram.states
 
 
 def _useful(diagram: Diagram, k: int, limit: Limit) -> int:
@@ -155,7 +160,7 @@ class Binned:
         self.bins = tuple(bins)
         self._scale = Scale(diagram, limits, bins)
         self.exact = not self._scale.rounds
-        self.bytes = 8 * math.prod(self._scale.shape) * diagram.states
+        self.bytes = bytes_for(diagram, limits, bins)
         self._counts: list[npt.NDArray[np.float64]] = []
         self._exponent = 0
         for counts, exponent in self._sweep(down=True, dtype=np.float64):
@@ -212,6 +217,10 @@ class Binned:
         mantissa, power = math.frexp(total)
         number = int(mantissa * 2**53) << (power + exponent - 53)
         return number + (number >> 36) if down else number - (number >> 36)
+
+    def share_of(self, size: int) -> float:
+        """Return the number of paths with costs rounded down over a number of assignments."""
+        return (int(self.total) << self._exponent) / size
 
     # -- sampling -----------------------------------------------------------------------------------------------
 

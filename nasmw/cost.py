@@ -17,7 +17,7 @@ from nasmw.candidates import Architecture, Candidates, Codes, Floats
 from nasmw.elimination import least
 from nasmw.errors import ProfilerError, did_you_mean
 from nasmw.profiler import Bounds
-from nasmw.scopes import Reader, Scope, Table, close, merge
+from nasmw.scopes import Reader, Scope, Table, check_bytes, close, merge
 from nasmw.space import Space
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ class TableBase(ABC):
             constant = int(constant)
         self._set(space, merge(tables, self._combine), constant, name)
         if self.integer and self._reach() > EXACT:
-            bounds = self.bounds()
-            if max(abs(bounds.low), abs(bounds.high)) > EXACT:
+            low, high = (self._least(sign)[0] + self.constant for sign in (1, -1))
+            if max(abs(low), abs(high)) > EXACT:
                 raise ProfilerError(
-                    f"table {name!r} has integer values from {bounds.low:.6g} to {bounds.high:.6g}; beyond 2^53 "
+                    f"table {name!r} has integer values from {low:.6g} to {high:.6g}; beyond 2^53 "
                     "float64 is not exact: give float tables to accept rounding, or count in a greater unit"
                 )
 
@@ -70,7 +70,9 @@ class TableBase(ABC):
         self.name = name
         integer = isinstance(constant, int) and all(table.dtype == np.int64 for table in tables.values())
         dtype = np.int64 if integer else np.float64
-        self.tables: dict[Scope, Table] = {scope: table.astype(dtype, copy=False) for scope, table in tables.items()}
+        self.tables: dict[Scope, Table] = {scope: np.asarray(table, dtype) for scope, table in tables.items()}
+        if self.kind == "sum" and () in self.tables:
+            constant += self.tables.pop(()).item()
         self.constant: float = constant if integer else float(constant)
         for table in self.tables.values():
             table.flags.writeable = False
@@ -96,6 +98,7 @@ class TableBase(ABC):
         what = f"term {number} over {tuple(names)!r}"
         if len(set(columns)) < len(columns):
             raise ProfilerError(f"{what} names a choice twice")
+        check_bytes(space, columns, MAX_BYTES)
         table = np.asarray(values)
         wanted = tuple(len(space.choices[column].options) for column in columns)
         if table.shape != wanted:

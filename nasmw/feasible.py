@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from nasmw.binned import PROVED, Binned, Limit, bins_for, cheapest
+from nasmw.binned import PROVED, Binned, Limit, bins_for, bytes_for, cheapest
 from nasmw.candidates import Architecture, Candidates, Codes
 from nasmw.constraint import Constraint, Constraints
-from nasmw.cost import CostTable, TableBase
+from nasmw.cost import CostTable, MaxTable, TableBase
 from nasmw.diagram import Diagram, Quantity, TooBigError
 from nasmw.elimination import Variable
 from nasmw.errors import ConstraintError
@@ -22,11 +23,12 @@ from nasmw.profiler import Profiler
 from nasmw.repair import Repair
 from nasmw.space import Space
 
-__all__ = ["Count", "Diagnosis", "Estimate", "FeasibleSet", "LimitReport", "Optimum"]
+__all__ = ["Count", "Diagnosis", "Estimate", "FeasibleSet", "LimitReport", "Optimum", "by_construction"]
 
 BUDGET_BYTES = 256 * 2**20
 STEPS_ONE = 3e7  # additions that building may take with one limit: a tenth of a second
 STEPS = 1.2e8  # with several: half a second
+_SHARED: weakref.WeakValueDictionary[tuple[object, ...], FeasibleSet] = weakref.WeakValueDictionary()
 PROBES = 2048
 RANKED = 2**53
 TRIES = 2**21
@@ -87,7 +89,8 @@ class Diagnosis:
     Attributes:
         limits: One report for each limit.
         share: The share of the space that all limits together leave; an upper bound where not counted exactly.
-        conflict: Where nothing is left, a smallest set of limits that already leaves nothing; else empty.
+        conflict: Where nothing was found to be left, limits of which each one is needed for that; else empty.
+        proved: Whether it is proved that no architecture meets these.
         nearest: For each limit in conflict that is on a table, the best value that the others allow, and an
             architecture that has it.
     """
@@ -95,13 +98,15 @@ class Diagnosis:
     limits: tuple[LimitReport, ...]
     share: float
     conflict: tuple[Constraint, ...] = ()
+    proved: bool = False
     nearest: tuple[tuple[Constraint, float, Architecture], ...] = ()
 
     def __str__(self) -> str:
         lines = []
         if self.conflict:
             names = " and ".join(map(str, self.conflict))
-            lines.append(f"No architecture meets {names}{' together' if len(self.conflict) > 1 else ''}.")
+            none = "No architecture meets" if self.proved else "No architecture was found that meets"
+            lines.append(f"{none} {names}{' together' if len(self.conflict) > 1 else ''}.")
             for term, value, architecture in self.nearest:
                 unit = f" {term.profiler.unit}" if term.profiler.unit else ""
                 best = "greatest" if math.isinf(term.high) or value < term.low else "least"
@@ -116,6 +121,11 @@ class Diagnosis:
         if len(self.limits) > 1 and not self.conflict:
             lines.append(f"Together they leave at most {self.share:.3g} of the space.")
         return " ".join(lines)
+
+
+def by_construction(term: Constraint) -> bool:
+    """Return whether a limit can be met by construction: its profiler computes what a table says, once and for all."""
+    return term.profiler.kind == "analytical" and isinstance(term.profiler.table, TableBase)
 
 
 class FeasibleSet:
@@ -154,7 +164,7 @@ class FeasibleSet:
         >>> few = FeasibleSet(space, width <= 32)
         >>> few.count().exact
         496
-        >>> width.profile_batch(few.sample(5, np.random.default_rng(0))).max() <= 32
+        >>> bool(width.profile_batch(few.sample(5, np.random.default_rng(0))).max() <= 32)
         True
     """
 
@@ -194,14 +204,21 @@ class FeasibleSet:
         self._ranges = given
         limited, hard = bounded(given)
         quantities = [item.quantity for item in limited] + hard
-        self._diagram = Diagram(self._variables, quantities, edges=max(self._budget // 256, 1024))
+        self._diagram = self._graph(quantities)
         self._limits = self._limits_of(self._diagram, limited)
         self._counts: Binned | None = None
         self._empty = self._diagram.empty or any(limit.high + limit.error < 0 for limit in self._limits)
         if self._empty:
             return
-        self._counts = Binned(self._diagram, self._limits, self._bins_for(self._diagram))
+        bins = self._bins_for(self._diagram)
+        if given and bytes_for(self._diagram, self._limits, bins) > self._budget:
+            raise TooBigError(f"one bin for each limit needs more than {self._budget} bytes")
+        self._counts = Binned(self._diagram, self._limits, bins)
         self._empty = self._counts.total == 0
+
+    def _graph(self, quantities: Sequence[Quantity]) -> Diagram:
+        # An edge needs some 200 bytes while the graph is built. Without a cost the graph is as small as it can be.
+        return Diagram(self._variables, quantities, edges=self._budget // 256 if quantities else 2**24)
 
     def _limits_of(self, diagram: Diagram, limited: Sequence[Bounded]) -> list[Limit]:
         limits = []
@@ -221,6 +238,21 @@ class FeasibleSet:
         bins = bins_for(diagram, self._limits, self._budget, steps if self._bins is None else math.inf)
         return bins if self._bins is None else tuple(min(number, self._bins) for number in bins)
 
+    @classmethod
+    def shared(cls, space: Space, constraints: Iterable[Constraint]) -> FeasibleSet:
+        """Return the set of these limits, the same object as long as someone holds it.
+
+        Args:
+            space: The space.
+            constraints: Limits on profilers whose tables do not change.
+        """
+        terms = as_constraints(space, constraints)
+        key = (space.fingerprint, *((id(term.profiler), term.low, term.high) for term in terms))
+        found = _SHARED.get(key)
+        if found is None:
+            found = _SHARED[key] = cls(space, *terms)
+        return found
+
     @property
     def empty(self) -> bool:
         """Whether it is proved that no architecture meets the limits; False where that is not known."""
@@ -231,15 +263,23 @@ class FeasibleSet:
         """What the counts need in memory."""
         return 0 if self._counts is None else self._counts.bytes
 
+    @property
+    def states(self) -> int:
+        """The number of states of the graph that is counted on."""
+        return self._diagram.states
+
+    @property
+    def bins(self) -> tuple[int, ...]:
+        """How many bins of slack each limit on a cost has."""
+        return () if self._counts is None else self._counts.bins
+
     def __repr__(self) -> str:
         limits = ", ".join(map(str, self.constraints)) or "no limit"
         text = f"<FeasibleSet of {self.space.name!r}: {limits}; "
         if self._counts is None or self._empty:
             return f"{text}empty>"
-        bins = " x ".join(str(number) for number in self._counts.bins) or "no"
-        text += (
-            f"{self._diagram.states} states, {bins} bins, {self.bytes / 2**20:.1f} MiB, {self.accepted:.1%} accepted"
-        )
+        bins = " x ".join(map(str, self.bins)) or "no"
+        text += f"{self.states} states, {bins} bins, {self.bytes / 2**20:.1f} MiB, {self.accepted:.1%} accepted"
         if self.rejected:
             text += f"; by rejection alone: {', '.join(map(str, self.rejected))}"
         return f"{text}>"
@@ -433,7 +473,12 @@ class FeasibleSet:
         limited, hard = bounded(self._ranges)
         objective = Quantity(list((table * sign).tables.items()))
         quantities = [*(item.quantity for item in limited), objective, *hard]
-        diagram = Diagram(self._variables, quantities, edges=max(self._budget // 256, 1024))
+        try:
+            diagram = self._graph(quantities)
+        except TooBigError as error:
+            raise ConstraintError(
+                f"the extremes of {profiler.name!r} under these limits are out of reach: {error}"
+            ) from None
         k = len(limited)
         limits = self._limits_of(diagram, limited)
         bins = self._bins_for(diagram)
@@ -448,8 +493,7 @@ class FeasibleSet:
                 least = (added - diagram.errors[k]) * diagram.units[k]
                 bound = sign * (float(diagram.least[k]) + least) + table.constant
             if self.holds(candidate)[0]:
-                best = candidate
-                exact = down
+                best, exact = candidate, down
                 break
         if best is None:
             raise ConstraintError(f"no architecture within all limits was found. {self.diagnose()}")
@@ -462,40 +506,47 @@ class FeasibleSet:
         """Return what each limit means, what they leave, and which of them conflict where they leave nothing."""
         reports = []
         for term in self.constraints:
-            alone = FeasibleSet(self.space, term, budget_bytes=self._budget)
             bounds = term.profiler.bounds()
             low, high = (None, None) if bounds is None else (bounds.low, bounds.high)
-            reports.append(LimitReport(term, low, high, alone.share))
+            reports.append(LimitReport(term, low, high, self._of([term]).share))
         share = self.share
         if share > 0:
             return Diagnosis(tuple(reports), share)
         conflict = self.constraints
         for term in self.constraints:
             rest = tuple(other for other in conflict if other is not term)
-            if rest and FeasibleSet(self.space, *rest, budget_bytes=self._budget).share == 0:
+            if rest and self._of(rest).share == 0:
                 conflict = rest
         nearest = []
+        proved = self._of(conflict).empty
         for term in conflict:
             rest = tuple(other for other in conflict if other is not term)
             if isinstance(term.profiler.table, CostTable):
-                others = FeasibleSet(self.space, *rest, budget_bytes=self._budget)
-                best = others.minimum(term.profiler)
-                if best.value <= term.high:
-                    best = others.maximum(term.profiler)
+                try:
+                    best = self._of(rest).minimum(term.profiler)
+                    proved |= best.bound > term.high
+                    if best.bound <= term.high:
+                        best = self._of(rest).maximum(term.profiler)
+                        proved |= best.bound < term.low
+                except ConstraintError:
+                    continue
                 nearest.append((term, best.value, best.architecture))
-            elif isinstance(term.profiler.table, TableBase) and not rest:
+            elif isinstance(term.profiler.table, MaxTable) and not rest:
                 bounds = term.profiler.table.bounds()
-                least = (bounds.low, bounds.low_architecture), (bounds.high, bounds.high_architecture)
-                nearest.append((term, *least[bounds.low <= term.high]))
-        return Diagnosis(tuple(reports), share, conflict, tuple(nearest))
+                ends = (bounds.high, bounds.high_architecture), (bounds.low, bounds.low_architecture)
+                nearest.append((term, *ends[bounds.low > term.high]))
+        return Diagnosis(tuple(reports), share, conflict, proved, tuple(nearest))
+
+    def _of(self, constraints: Iterable[Constraint]) -> FeasibleSet:
+        return FeasibleSet(self.space, *constraints, budget_bytes=self._budget)
 
     @cached_property
     def share(self) -> float:
         """The share of the space that is in the set: the upper count times the accepted share; 0 where none was met."""
-        if self._empty:
+        if self._counts is None or self._empty:
             return 0.0
-        share = self._count.high / self.space.size
-        if self._count.exact is not None:
+        share = self._counts.share_of(self.space.size)
+        if self._counts.exact and not self.rejected:
             return share
         rng = np.random.default_rng(0)
         accepted, drawn = self.accepted, PROBES

@@ -309,15 +309,20 @@ class Run:
         elif not self.failures:
             logger.warning("trial %d failed: %s\n%s", result.number, result.reason, result.traceback)
         self.failures += result.status is Status.FAILED
-        opened.record = attrs.evolve(
-            opened.record,
-            status=result.status,
-            metrics=metrics,
-            reason=result.reason,
-            traceback=result.traceback,
-            reports=result.reports,
-            started=result.started,
-            seconds=result.seconds,
+        asked = opened.record
+        opened.record = TrialRecord(
+            asked.number,
+            asked.architecture,
+            asked.codes,
+            asked.candidate,
+            asked.columns,
+            result.status,
+            metrics,
+            result.reason,
+            result.traceback,
+            result.reports,
+            result.started,
+            result.seconds,
         )
         opened.finished = True
         self.records[result.number] = opened.record

@@ -17,7 +17,7 @@ from nasmw.candidates import Architecture, Codes
 from nasmw.errors import ProfilerError
 from nasmw.space import Space
 
-__all__ = ["Reader", "Scope", "Table", "close", "merge"]
+__all__ = ["Reader", "Scope", "Table", "check_bytes", "close", "merge"]
 
 Scope = tuple[int, ...]
 Table = npt.NDArray[Any]
@@ -42,12 +42,7 @@ def close(space: Space, columns: Sequence[int], table: Table, limit_bytes: int) 
     """
     scope = tuple(sorted(_with_gates(space, columns)))
     shape = tuple(len(space.choices[column].options) for column in scope)
-    if (size := math.prod(shape) * 8) > limit_bytes:
-        names = [space.choices[column].name for column in scope]
-        raise ProfilerError(
-            f"a table over {names} needs {size / 2**20:.0f} MiB, more than {limit_bytes / 2**20:.0f}; "
-            "split it into a sum of smaller ones"
-        )
+    check_bytes(space, scope, limit_bytes)
     full = np.broadcast_to(_expanded(columns, table, scope), shape)
     codes = dict(zip(scope, np.ix_(*(np.arange(n) for n in shape)), strict=True))
     active: dict[int, Any] = {}
@@ -68,6 +63,21 @@ def _without_idle(space: Space, scope: Scope, table: Table) -> tuple[Scope, Tabl
         if not any(column in space.gates[other] for other in scope) and (table == first).all():
             scope, table = scope[:axis] + scope[axis + 1 :], first.squeeze(axis)
     return scope, np.array(table)
+
+
+def check_bytes(space: Space, columns: Sequence[int], limit_bytes: int) -> None:
+    """Check that a table over some columns is not too large.
+
+    Raises:
+        ProfilerError: If it is.
+    """
+    size = 8 * math.prod(len(space.choices[column].options) for column in columns)
+    if size > limit_bytes:
+        names = [space.choices[column].name for column in columns]
+        raise ProfilerError(
+            f"a table over {names} needs {size / 2**20:.0f} MiB, more than {limit_bytes / 2**20:.0f}; "
+            "split it into a sum of smaller ones"
+        )
 
 
 def _with_gates(space: Space, columns: Iterable[int]) -> set[int]:

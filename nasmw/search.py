@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nasmw.errors import ProfilerError
 from nasmw.executors import Executor, Processes, Serial
 from nasmw.log import Log
 from nasmw.objective import ObjectiveLike, as_objectives
@@ -52,7 +53,7 @@ class Search:
         progress: Whether to show a progress bar; None shows it on a terminal.
 
     Raises:
-        ProfilerError: If two profilers have one name.
+        ProfilerError: If two profilers have one name, or one is about another space.
         TypeError, ValueError: If an argument is of the wrong kind.
 
     Example:
@@ -114,7 +115,9 @@ class Search:
         self.progress = progress
         wanted = [objective.profiler for objective in self.objectives if objective.profiler is not None]
         self.columns = tuple(check_names([*wanted, *self.profilers]).values())
-        check_names([*self.strategy.profilers, *self.columns])
+        for profiler in check_names([*self.strategy.profilers, *self.columns]).values():
+            if profiler.space is not None and profiler.space.fingerprint != space.fingerprint:
+                raise ProfilerError(f"{profiler!r} is about {profiler.space!r}; this search is on {space!r}")
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies a run besides its space, as JSON-able values."""

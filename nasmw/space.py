@@ -481,6 +481,14 @@ class Space:
         """Whether the space was given a `build`."""
         return self._build is not None
 
+    @property
+    def builder_name(self) -> str:
+        """Where the `build` that the space was given is defined, such as ``"my_module.build"``; empty without one."""
+        if self._build is None:
+            return ""
+        function = self._build if hasattr(self._build, "__qualname__") else type(self._build)
+        return f"{function.__module__}.{function.__qualname__}"
+
     def build(
         self, architecture: Architecture, *, seen_as: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     ) -> nn.Module:

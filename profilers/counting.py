@@ -150,20 +150,20 @@ def count(model: nn.Module, example: ExampleLike, *, what: str | None = None) ->
     return Count(sum(by_operator.values()), by_operator, unknown, int(counts[NORMALIZATION]), int(counts[POOLING]))
 
 
-def report_uncounted(counted: Count, mode: Uncounted, what: str) -> None:
+def report_uncounted(uncounted: Mapping[str, int], mode: Uncounted, what: str) -> None:
     """Say which operators a count lacks.
 
     Args:
-        counted: The count.
+        uncounted: The operators, with the number of their calls.
         mode: ``"warn"``, ``"error"`` or ``"ignore"``.
         what: What the message calls the network.
 
     Raises:
         ProfilerError: If there is such an operator and `mode` is ``"error"``.
     """
-    if not counted.uncounted or mode == "ignore":
+    if not uncounted or mode == "ignore":
         return
-    names = ", ".join(f"{name} ({number} times)" for name, number in sorted(counted.uncounted.items()))
+    names = ", ".join(f"{name} ({number} times)" for name, number in sorted(uncounted.items()))
     message = (
         f"{what} has operators whose multiply-adds are not known and not counted: {names}; the count is too low if "
         "they multiply. Pass uncounted='ignore' if they do not, or uncounted='error' to refuse such networks"

@@ -1,9 +1,10 @@
-"""From probes to tables: explains every layer of a space, adds the layers up, and verifies the sum on fresh networks."""
+"""From probes to tables: explains each layer of a space, adds the layers up, verifies the sum on fresh networks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from nasmw.candidates import Codes
 from nasmw.cost import CostTable, MaxTable
 from nasmw.errors import ProfilerError
-from nasmw.profilers.explain import ABSENT, Explainer, Ints, Leaf, NotDecomposable, Split, Tree, restrict
+from nasmw.profilers.explain import ABSENT, Explainer, Ints, Leaf, NotDecomposableError, Split, Tree, restrict
 from nasmw.profilers.probe import Metric, Naming, Pool, Sample, find_anchors
 from nasmw.space import Space
 
@@ -48,7 +49,7 @@ class Found:
     @property
     def bound(self) -> float:
         """The share of wrong networks that `verified` right ones leave possible, at 95 % confidence."""
-        return 1.0 - 0.05 ** (1.0 / self.verified)
+        return float(1.0 - 0.05 ** (1.0 / self.verified))
 
 
 def discover(pool: Pool, metric: Metric, *, seed: int = 0, progress: bool = True) -> Found:
@@ -63,20 +64,19 @@ def discover(pool: Pool, metric: Metric, *, seed: int = 0, progress: bool = True
         progress: Whether a bar is shown.
 
     Raises:
-        NotDecomposable: If no sum of small tables was found that equals the direct count.
+        NotDecomposableError: If no sum of small tables was found that equals the direct count.
         ProfilerError: If `build` gives different networks for one architecture.
     """
     with tqdm(desc=f"tabulating {metric} of {pool.space.name}", unit=" networks", disable=not progress) as bar:
         search = _Search(pool, metric, np.random.default_rng(seed), bar)
         search.start()
         reasons = []
-        namings: tuple[Naming, ...] = ("reads", "paths")
-        for naming in namings:
+        for naming in search.namings():
             try:
                 return search.run(naming)
-            except NotDecomposable as error:
+            except NotDecomposableError as error:
                 reasons.append(f"layers named by {naming}: {error}")
-        raise NotDecomposable("; ".join(reasons))
+        raise NotDecomposableError("; ".join(reasons))
 
 
 @attrs.frozen(eq=False)
@@ -88,7 +88,7 @@ class _Column:
     values: Ints
 
 
-class _Incomplete(Exception):
+class _IncompleteError(Exception):
     """Cases that were not observed yet, as codes by columns."""
 
     def __init__(self, wanted: list[Assignment]) -> None:
@@ -97,7 +97,7 @@ class _Incomplete(Exception):
 
 
 class _Search:
-    def __init__(self, pool: Pool, metric: Metric, rng: np.random.Generator, bar: tqdm[None]) -> None:
+    def __init__(self, pool: Pool, metric: Metric, rng: np.random.Generator, bar: tqdm[Any]) -> None:
         self.pool = pool
         self.space: Space = pool.space
         self.metric: Metric = metric
@@ -143,7 +143,7 @@ class _Search:
             self.probes += 1
             self.bar.update()
         if self.probes > MAX_PROBES:
-            raise NotDecomposable(f"{MAX_PROBES} networks were probed, and there is no end")
+            raise NotDecomposableError(f"{MAX_PROBES} networks were probed, and there is no end")
         return sample
 
     def fill(self, wanted: list[Assignment]) -> None:
@@ -173,12 +173,20 @@ class _Search:
         for _ in range(MAX_ROUNDS):
             try:
                 table = self.tabulate(naming)
-            except _Incomplete as missing:
+            except _IncompleteError as missing:
                 self.fill(missing.wanted)
                 continue
             if self.verify(table):
                 return Found(table, VERIFIED, self.probes)
-        raise NotDecomposable(f"the costs of fresh networks still differ after {MAX_ROUNDS} rounds of probing")
+        raise NotDecomposableError(f"the costs of fresh networks still differ after {MAX_ROUNDS} rounds of probing")
+
+    def namings(self) -> list[Naming]:
+        """Return the ways of naming layers, that one first in which fewer numbers need an explanation."""
+        namings: list[Naming] = ["reads", "paths"]
+        return sorted(namings, key=self._different)
+
+    def _different(self, naming: Naming) -> int:
+        return len({column.tobytes() for values in self.columns(naming).values() for column in values})
 
     def columns(self, naming: Naming) -> dict[Hashable, list[Ints]]:
         """Return for each layer whether it is there, and the numbers of its cost, in each sample."""
@@ -202,8 +210,8 @@ class _Search:
         """Return the table that the samples give.
 
         Raises:
-            _Incomplete: If cases are missing.
-            NotDecomposable: If it would be too large.
+            _IncompleteError: If cases are missing.
+            NotDecomposableError: If it would be too large.
         """
         columns = self.columns(naming)
         explainer = Explainer(self.space, np.stack([sample.codes for sample in self.samples.values()]))
@@ -220,7 +228,7 @@ class _Search:
         for name, (there, *numbers) in named.items():
             composer.add(there, numbers, _form(name))
         if composer.wanted:
-            raise _Incomplete(composer.wanted)
+            raise _IncompleteError(composer.wanted)
         return composer.table(self.metric)
 
     def _observer(self, naming: Naming, name: Hashable, number: int) -> Callable[[Codes], int]:
@@ -292,7 +300,9 @@ class _Composer:
         """Add a layer: the tree of whether it is there, and those of its numbers."""
         self._compose(there, list(numbers), form, {})
 
-    def _compose(self, there: Tree | None, numbers: list[Tree | None], form: tuple[int, ...], known: Assignment) -> None:
+    def _compose(
+        self, there: Tree | None, numbers: list[Tree | None], form: tuple[int, ...], known: Assignment
+    ) -> None:
         for tree in (there, *numbers):
             if isinstance(tree, Split):
                 column = tree.column
@@ -300,7 +310,10 @@ class _Composer:
                     column = next(gate for gate in self.explainer.space.gates[column] if gate not in known)
                 if not self._active(column, known):
                     self._compose(
-                        restrict(there, column, 0), [restrict(other, column, 0) for other in numbers], form, known | {column: 0}
+                        restrict(there, column, 0),
+                        [restrict(other, column, 0) for other in numbers],
+                        form,
+                        known | {column: 0},
                     )
                     return
                 for code in range(self.explainer.sizes[column]):
@@ -333,7 +346,7 @@ class _Composer:
         full = (*sorted(known), *scope)
         self._entries += math.prod(shape)
         if self._entries > MAX_ENTRIES:
-            raise NotDecomposable(f"its tables would have more than {MAX_ENTRIES} entries")
+            raise NotDecomposableError(f"its tables would have more than {MAX_ENTRIES} entries")
         exists, complete = self._spread(there, scope, shape, known)
         factors = []
         for tree in numbers:
@@ -384,13 +397,10 @@ class _Composer:
             cases = [dict(zip(leaf.scope, codes, strict=True)) for codes in np.argwhere(own == ABSENT).tolist()]
         else:
             axes = [axis for axis, column in enumerate(scope) if column in leaf.scope]
-            rest = tuple(axis for axis in range(len(scope)) if axis not in axes)
             first: dict[tuple[int, ...], list[int]] = {}
-            for codes in np.argwhere(missing).tolist():
-                first.setdefault(tuple(codes[axis] for axis in axes), codes)
-            cases = [dict(zip(scope, codes, strict=True)) for codes in first.values()] if rest else [
-                dict(zip(leaf.scope, key, strict=True)) for key in first
-            ]
+            for cell in np.argwhere(missing).tolist():
+                first.setdefault(tuple(cell[axis] for axis in axes), cell)
+            cases = [dict(zip(scope, codes, strict=True)) for codes in first.values()]
         self.wanted += [known | case for case in cases]
         return np.where(values == ABSENT, 0, values), False
 
@@ -400,5 +410,5 @@ class _Composer:
         if not self.maximum:
             return CostTable(self.space, terms, name=name)
         if not terms:
-            raise NotDecomposable("there is nothing to maximise over")
+            raise NotDecomposableError("there is nothing to maximise over")
         return MaxTable(self.space, terms, name=name)

@@ -13,16 +13,16 @@ from nasmw.candidates import Codes
 from nasmw.errors import ProfilerError
 from nasmw.space import Space
 
-__all__ = ["Explainer", "Leaf", "NotDecomposable", "Split", "Tree", "restrict"]
+__all__ = ["Explainer", "Leaf", "NotDecomposableError", "Split", "Tree", "restrict"]
 
 Ints = npt.NDArray[np.int64]
 ABSENT = -1
-MAX_COMBINATIONS = 20_000
+MAX_COMBINATIONS = 2_000
 MAX_LEAVES = 500
 PAIR_ROWS = 4
 
 
-class NotDecomposable(ProfilerError):
+class NotDecomposableError(ProfilerError):
     """The costs of a space are no sum of small tables, as far as was found out."""
 
 
@@ -93,22 +93,20 @@ class Explainer:
                 choice it is.
 
         Raises:
-            NotDecomposable: If too many choices decide it.
+            NotDecomposableError: If too many choices decide it.
         """
         self._leaves = 0
         rows = np.flatnonzero(values != ABSENT)
         return self._tree(rows, values, (), frozenset(), observe)
 
-    def _tree(
-        self, rows: Ints, values: Ints, scope: tuple[int, ...], known: frozenset[int], observe: Observe
-    ) -> Tree:
+    def _tree(self, rows: Ints, values: Ints, scope: tuple[int, ...], known: frozenset[int], observe: Observe) -> Tree:
         while True:
             ids = self._ids(rows, scope)
             if not _excess(ids, values[rows]):
                 self._leaves += 1
                 if self._leaves > MAX_LEAVES:
-                    raise NotDecomposable(f"more than {MAX_LEAVES} cases decide one number")
-                keys = map(tuple, self.codes[np.ix_(rows, scope)].tolist())
+                    raise NotDecomposableError(f"more than {MAX_LEAVES} cases decide one number")
+                keys = map(tuple, self.codes[rows][:, list(scope)].tolist())
                 return Leaf(scope, dict(zip(keys, values[rows].tolist(), strict=True)))
             column = self._next(rows, ids, values, scope, known, observe)
             unknown = [gate for gate in self._gates(column) if gate not in known]
@@ -119,7 +117,7 @@ class Explainer:
             combinations = np.prod([self.sizes[member] for member in scope], dtype=np.float64)
             if combinations > MAX_COMBINATIONS:
                 names = [self.space.choices[member].name for member in scope]
-                raise NotDecomposable(f"one number of a layer depends on all of {', '.join(names)}")
+                raise NotDecomposableError(f"one number of a layer depends on all of {', '.join(names)}")
         cases = {}
         for code in np.unique(self.codes[rows, column]).tolist():
             chosen = rows[self.codes[rows, column] == code]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, get_args
 from nasmw.candidates import Architecture
 from nasmw.errors import ProfilerError
 from nasmw.profilers.counting import Count, Uncounted, count, report_uncounted
-from nasmw.profilers.inputs import ExampleInput, ExampleLike, check_resolution
-from nasmw.profilers.network import NetworkProfiler
+from nasmw.profilers.inputs import ExampleInput, ExampleLike
+from nasmw.profilers.network import Method, NetworkProfiler
 from nasmw.space import Space
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class FlopsProfiler(NetworkProfiler):
             has such a choice. None keeps the example as it is.
         uncounted: What to do about operators that nothing is known about: ``"warn"`` (once for each), ``"error"`` or
             ``"ignore"``.
+        method: ``"auto"``, ``"probe"`` or ``"count"``; see `NetworkProfiler`.
+        progress: Whether a bar is shown while tables are made.
 
     Raises:
         ProfilerError: If a network of the space does not run on the example input, or has an operator that cannot be
@@ -46,6 +48,9 @@ class FlopsProfiler(NetworkProfiler):
         {'macs': 3456.0}
     """
 
+    metric = "macs"
+    example_input: ExampleInput
+
     def __init__(
         self,
         space: Space | None,
@@ -54,19 +59,21 @@ class FlopsProfiler(NetworkProfiler):
         name: str = "macs",
         resolution: str | None = "resolution",
         uncounted: Uncounted = "warn",
+        method: Method = "auto",
+        progress: bool = True,
     ) -> None:
-        super().__init__(space, name)
         if uncounted not in get_args(Uncounted):
             raise ProfilerError(f"`uncounted` is one of {get_args(Uncounted)}, got {uncounted!r}")
-        self.example_input = ExampleInput.of(example_input)
-        self.resolution = check_resolution(space, resolution)
         self.uncounted: Uncounted = uncounted
         self._warned: set[str] = set()
-        if space is not None:
-            self.profile(space.decode(space.at([0]).codes[0]))
-
-    def __repr__(self) -> str:
-        return f"<FlopsProfiler {self.name!r} of inputs {self.example_input.shapes()}>"
+        super().__init__(
+            space,
+            name,
+            example_input=example_input,
+            resolution=resolution,
+            method=method,
+            progress=progress,
+        )
 
     def count(self, model: nn.Module, architecture: Architecture | None = None) -> Count:
         """Return the MACs of a network by kinds of operators, and what could not be counted.
@@ -81,9 +88,9 @@ class FlopsProfiler(NetworkProfiler):
             what = f"the network of {dict(architecture)!r}"
         return count(model, example, what=what)
 
-    def _measure(self, model: nn.Module, architecture: Architecture | None) -> float:
+    def _count(self, model: nn.Module, architecture: Architecture | None) -> float:
         counted = self.count(model, architecture)
         if self.uncounted == "error" or not self._warned.issuperset(counted.uncounted):
             self._warned.update(counted.uncounted)
-            report_uncounted(counted, self.uncounted, f"{self!r}: a {type(model).__name__}")
+            report_uncounted(counted.uncounted, self.uncounted, f"{self.name}: a {type(model).__name__}")
         return float(counted.macs)

@@ -92,6 +92,14 @@ class ExampleInput:
         """Return the shapes of the tensors as text, for messages."""
         return ", ".join(str(tuple(tensor.shape)) for tensor in self.tensors())
 
+    def describe(self) -> str:
+        """Return the structure of the arguments as text, with shapes and dtypes for the tensors."""
+
+        def shown(leaf: Any) -> str:
+            return f"{leaf.dtype}{tuple(leaf.shape)}" if isinstance(leaf, torch.Tensor) else repr(leaf)
+
+        return repr(pytree.tree_map(shown, (self.args, self.kwargs)))
+
     def __repr__(self) -> str:
         return f"<ExampleInput {self.shapes()}>"
 

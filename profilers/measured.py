@@ -91,6 +91,9 @@ class TorchLatencyProfiler(Profiler):
         self.warmup = warmup
         self.rounds = rounds
 
+    def __repr__(self) -> str:
+        return f"<TorchLatencyProfiler {self.name!r} [ms] on {self.device}, of inputs {self.example_input.shapes()}>"
+
     def _profile(self, architecture: Architecture) -> float:
         space = self._space()
         complete = space.decode(space.encode(architecture))

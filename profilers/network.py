@@ -1,66 +1,206 @@
-"""NetworkProfiler: a number that is computed from the built network, remembered for each architecture."""
+"""NetworkProfiler: a number that follows from the network, from tables where they are to be had, else by counting."""
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 
 from nasmw.candidates import Architecture, Candidates, Codes, Floats
+from nasmw.cost import CostTable, MaxTable
 from nasmw.errors import ProfilerError
-from nasmw.profiler import Profiler
+from nasmw.profiler import Bounds, Profiler
+from nasmw.profilers.cache import load_table, save_table, table_path
+from nasmw.profilers.discover import VERIFIED, discover
+from nasmw.profilers.explain import NotDecomposableError
+from nasmw.profilers.inputs import ExampleInput, ExampleLike, check_resolution
+from nasmw.profilers.probe import Metric, Pool
 from nasmw.space import Space
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NetworkProfiler"]
+__all__ = ["Method", "NetworkProfiler"]
 
+Method = Literal["auto", "probe", "count"]
 REMEMBERED = 65_536
+FIXED = 2
 
 
 class NetworkProfiler(Profiler):
-    """Builds the network of an architecture and computes one number from it; each architecture is built once.
+    """A number about a network that is, over a space, a sum or a maximum of small tables.
 
-    A subclass implements `_measure`. The values of the last 65,536 architectures are kept.
+    The tables are those that the space declares, or are found by building some hundreds of its networks without data
+    (once: they are kept on disk). They are compared with the direct count on networks that they were not made from.
+    Where a space has no such tables the networks are counted one by one, each once, and a warning says so.
+
+    A subclass says what is counted by `metric` and `_count`.
 
     Args:
-        space: The space whose architectures are profiled, made with a `build`; None where only networks are.
+        space: The space whose architectures are profiled; None where only networks are.
         name: The name of the metric.
         unit: Its unit.
+        example_input: What networks are run on, for metrics that need it.
+        resolution: The choice whose option is the height and width of the input; ``"resolution"`` is taken only where
+            the space has such a choice. None keeps the example as it is.
+        method: ``"auto"`` as described; ``"probe"`` does not take declared tables; ``"count"`` counts each network.
+        progress: Whether a bar is shown while tables are made.
 
     Raises:
-        ProfilerError: If the space cannot build networks.
+        ProfilerError: If the networks of the space do not run on the example input, `build` is random, or declared
+            tables differ from the direct count.
+        BuildError: If a network of the space cannot be built.
     """
 
-    def __init__(self, space: Space | None, name: str, unit: str = "") -> None:
+    metric: Metric
+    """What is counted of each layer."""
+
+    def __init__(
+        self,
+        space: Space | None,
+        name: str,
+        unit: str = "",
+        *,
+        example_input: ExampleLike | None = None,
+        resolution: str | None = "resolution",
+        method: Method = "auto",
+        progress: bool = True,
+    ) -> None:
         super().__init__(name, unit, space=space, kind="analytical")
-        if space is not None and not space.buildable:
-            raise ProfilerError(
-                f"{type(self).__name__} builds the networks of {space!r}, which was made without `build`; "
-                "pass Space(choices, build=function)"
-            )
+        if method not in get_args(Method):
+            raise ProfilerError(f"`method` is one of {get_args(Method)}, got {method!r}")
+        self.example_input = None if example_input is None else ExampleInput.of(example_input)
+        self.resolution = None if self.example_input is None else check_resolution(space, resolution)
+        self.method: Method = method
+        self.source = "counted one by one"
         self._values: dict[bytes, float] = {}
+        if space is not None:
+            self.table = self._tables(space, progress)
+
+    # -- what a subclass implements -----------------------------------------------------------------------------
 
     @abstractmethod
-    def _measure(self, model: nn.Module, architecture: Architecture | None) -> float:
-        """Return the value of a network, and leave the network as it is.
+    def _count(self, model: nn.Module, architecture: Architecture | None) -> float:
+        """Return the value of a network by counting, and leave the network as it is.
 
         Args:
             model: The network.
             architecture: The architecture that it was built from; None for a network outside any space.
         """
 
+    def _scaled(self, table: CostTable | MaxTable) -> CostTable | MaxTable:
+        """Return the table of the profiler from that of the metric."""
+        return table
+
+    def _details(self) -> tuple[object, ...]:
+        """Return what else the tables depend on, besides space, metric, input and resolution."""
+        return ()
+
+    # -- tables -------------------------------------------------------------------------------------------------
+
+    def _tables(self, space: Space, progress: bool) -> CostTable | MaxTable | None:
+        declared = self._declared(space) if self.method == "auto" else None
+        if not space.buildable:
+            if declared is None:
+                raise ProfilerError(
+                    f"{type(self).__name__} builds the networks of {space!r}, which was made without `build`; "
+                    "pass Space(choices, build=function)"
+                )
+            self.source = "declared tables"
+            return self._scaled(declared)
+        fixed = space.sample(FIXED, np.random.default_rng(0))
+        pool = self._pool(space)
+        if declared is not None:
+            self._compare(declared, pool, fixed)
+            self.source = "declared tables"
+            return self._scaled(declared)
+        counted = [self._value(row) for row in fixed.codes]
+        if self.method == "count":
+            return None
+        try:
+            found = self._found(space, pool, fixed, counted, progress)
+        except NotDecomposableError as error:
+            warnings.warn(f"{self!r} counts each network of {space!r} by itself: {error}", stacklevel=4)
+            return None
+        wrong = 100 * (1.0 - 0.05 ** (1.0 / VERIFIED))
+        self.source = f"tables by probing, under {wrong:.2g}% wrong at 95% confidence"
+        return found
+
+    def _pool(self, space: Space) -> Pool:
+        return Pool(space, self.example_input, self.resolution, (self.metric,))
+
+    def _declared(self, space: Space) -> CostTable | None:
+        """Return the table that the space declares for such inputs, or None."""
+        function = space.tables.get(self.metric)
+        if function is None:
+            return None
+        example = self.example_input
+        if example is None:
+            return function(space, None)
+        if len(example.args) != 1 or example.kwargs or not isinstance(example.args[0], torch.Tensor):
+            return None
+        if "resolution" in space.names and self.resolution != "resolution":
+            return None
+        return function(space, tuple(example.args[0].shape))
+
+    def _compare(self, table: CostTable | MaxTable, pool: Pool, fixed: Candidates) -> None:
+        for row, expected in zip(fixed.codes, table.evaluate(fixed).tolist(), strict=True):
+            counted = pool.sample(row).value(self.metric)
+            if counted != expected:
+                raise ProfilerError(
+                    f"the tables that {pool.space!r} declares give {self.metric} = {expected:.0f} for "
+                    f"{pool.space.decode(row)!r}, whose network has {counted}; correct them, or pass method='probe'"
+                )
+
+    def _found(
+        self, space: Space, pool: Pool, fixed: Candidates, counted: list[float], progress: bool
+    ) -> CostTable | MaxTable:
+        """Return the tables from the disk, or by probing."""
+        maximum = self.metric == "memory"
+        try:
+            traced = [pool.sample(row).value(self.metric) for row in fixed.codes]
+        except ProfilerError as error:
+            raise NotDecomposableError(str(error)) from error
+        builder = space.builder_name
+        inputs = "" if self.example_input is None else self.example_input.describe()
+        path = table_path(space, self.metric, builder, inputs, self.resolution, *self._details())
+        table = load_table(path, space, maximum=maximum)
+        if table is None or table.evaluate(fixed).tolist() != traced:
+            table = discover(pool, self.metric, progress=progress).table
+            save_table(path, table)
+        scaled = self._scaled(table)
+        if scaled.evaluate(fixed).tolist() != counted:
+            raise NotDecomposableError(
+                f"run on shapes alone its networks give {scaled.evaluate(fixed).tolist()}, run on data {counted}"
+            )
+        return scaled
+
+    # -- values -------------------------------------------------------------------------------------------------
+
     def _profile(self, architecture: Architecture) -> float:
+        if self.table is not None:
+            value: float = self.table.value(architecture)
+            return value
         return self._value(self._space().encode(architecture))
 
     def _profile_batch(self, candidates: Candidates) -> Floats:
+        if self.table is not None:
+            values: Floats = self.table.evaluate(candidates)
+            return values
         return np.array([self._value(row) for row in candidates.codes], dtype=np.float64)
 
     def _profile_model(self, model: nn.Module) -> float:
-        return self._measure(model, None)
+        return self._count(model, None)
+
+    def bounds(self) -> Bounds | None:
+        """Return the least and greatest value over the space, exactly, or None where there are no tables."""
+        if self.table is None:
+            return None
+        found: Bounds = self.table.bounds()
+        return found
 
     def _value(self, row: Codes) -> float:
         key = row.tobytes()
@@ -69,8 +209,45 @@ class NetworkProfiler(Profiler):
             architecture = space.decode(row)
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn from the random state of the run
                 model = space.build(architecture)
-            value = float(self._measure(model, architecture))
+            value = float(self._count(model, architecture))
             if len(self._values) >= REMEMBERED:
                 del self._values[next(iter(self._values))]
             self._values[key] = value
         return self._values[key]
+
+    def audit(
+        self, model: nn.Module, architecture: Architecture, *, mismatch: Literal["error", "count"] = "error"
+    ) -> float:
+        """Count a network that was built for an architecture, and compare with what the tables say of it.
+
+        Args:
+            model: The network; it stays as it is.
+            architecture: The architecture.
+            mismatch: What follows where they differ: ``"error"``, or ``"count"``: a warning, and from then on each
+                network is counted by itself, under a new `version`.
+
+        Returns:
+            The counted value.
+
+        Raises:
+            ProfilerError: If they differ.
+        """
+        counted = self._count(model, architecture)
+        if self.table is None or (said := self.profile(architecture)) == counted:
+            return counted
+        message = (
+            f"{self!r} says {said:.0f} of {dict(architecture)!r}, whose network has {counted:.0f}: `build` follows no "
+            "sum of small tables there, or has changed"
+        )
+        if mismatch == "error":
+            raise ProfilerError(f"{message}; pass method='count' to count each network")
+        warnings.warn(f"{message}; from now on each network is counted by itself", stacklevel=2)
+        self.table = None
+        self.source = "counted one by one"
+        self.version += 1
+        return counted
+
+    def __repr__(self) -> str:
+        inputs = "" if self.example_input is None else f" of inputs {self.example_input.shapes()}"
+        source = "" if self.space is None else f": {self.source}"
+        return f"<{type(self).__name__} {self.name!r}{inputs}{source}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -143,7 +144,7 @@ class _Watch:
             self.modules.append(module)
             original(module, *args, **kwargs)
 
-        nn.Module.__init__ = noting  # type: ignore[method-assign]
+        nn.Module.__init__ = noting  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
@@ -193,8 +194,8 @@ class Sample:
 def segments(reads: Sequence[tuple[int, int]], anchors: frozenset[int]) -> list[tuple[int, int]]:
     """Return the anchors after which modules were constructed, each with the number of modules before."""
     kept = [read for read in reads if read[0] in anchors]
-    found = [read for read, following in zip(kept, kept[1:], strict=False) if following[1] > read[1]]
-    merged = []
+    found = [read for read, following in itertools.pairwise(kept) if following[1] > read[1]]
+    merged: list[tuple[int, int]] = []
     for read in [*found, *kept[-1:]]:
         if not merged or merged[-1][0] != read[0]:
             merged.append(read)
@@ -225,15 +226,23 @@ class Pool:
         example: What networks are run on; None where parameters alone are wanted.
         resolution: The choice that resizes the example, or None.
         metrics: What is noted.
+        float_bytes: Bytes of an element of floating point, for ``"memory"``; None takes those of the dtype.
     """
 
     def __init__(
-        self, space: Space, example: ExampleInput | None, resolution: str | None, metrics: Sequence[Metric]
+        self,
+        space: Space,
+        example: ExampleInput | None,
+        resolution: str | None,
+        metrics: Sequence[Metric],
+        *,
+        float_bytes: int | None = None,
     ) -> None:
         self.space = space
         self.example = example
         self.resolution = resolution
         self.metrics = tuple(metrics)
+        self.float_bytes = float_bytes
         self.uncounted: set[str] = set()
         self._empty = True
         self._samples: dict[bytes, Sample] = {}
@@ -261,7 +270,8 @@ class Pool:
         made = {id(module): number for number, module in enumerate(watch.modules)}
         traced = None
         if self.example is not None:
-            traced = trace(model, self.example.for_architecture(architecture, self.resolution), keep=False)
+            example = self.example.for_architecture(architecture, self.resolution)
+            traced = trace(model, example, float_bytes=self.float_bytes, keep=False)
             self.uncounted |= traced.uncounted
         found = {metric: layers(model, traced, metric, made) for metric in self.metrics}
         reads = tuple((self.space.column(name), number) for name, number in watch.reads)

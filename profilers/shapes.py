@@ -1,7 +1,7 @@
 """Running a network on shapes alone: what each operator multiplies and writes, without computing anything.
 
 Operators are answered below the level of functions, so that whatever a module calls is seen. Convolutions, batch norm
-and elementwise operators are answered by their shape formulas, the others by PyTorch's kernels for tensors without data.
+and elementwise operators are answered by formulas of shapes, the others by PyTorch's kernels for tensors without data.
 """
 
 from __future__ import annotations
@@ -62,19 +62,20 @@ class Trace:
         return sum(math.prod(operation.macs) for operation in self.operations if operation.macs is not None)
 
 
-def trace(model: nn.Module, example: ExampleLike, *, keep: bool = True) -> Trace:
+def trace(model: nn.Module, example: ExampleLike, *, float_bytes: int | None = None, keep: bool = True) -> Trace:
     """Return the operators of one forward pass; the network stays as it is, and may have tensors without data.
 
     Args:
         model: The network.
         example: What it is run on.
+        float_bytes: Bytes of an element of floating point in `Operation.live`; None takes those of the dtype.
         keep: Whether the network has to stay as it is; False spares the care for one that was built for this trace.
 
     Raises:
         ProfilerError: If the network does not run on the example, or asks for the values of tensors.
     """
     call = ExampleInput.of(example)
-    recorder = _Recorder()
+    recorder = _Recorder(float_bytes)
     args, kwargs = pytree.tree_map_only(Tensor, recorder.input, (call.args, call.kwargs))
     with untouched(model) if keep else _evaluating(model), _running(recorder.modules), recorder:
         try:
@@ -126,8 +127,9 @@ class _Note:
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, float_bytes: int | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.float_bytes = float_bytes
         self.modules: list[nn.Module] = []
         self.notes: list[_Note] = []
         self.uncounted: set[str] = set()
@@ -142,11 +144,12 @@ class _Recorder(TorchDispatchMode):
 
     def _made(self, tensor: Tensor) -> int | None:
         """Note a tensor; return its storage if no tensor with it was seen before."""
-        key = tensor.untyped_storage()._cdata
+        key: int = tensor.untyped_storage()._cdata
         if key in self._sizes:
             return None
         self._kept.append(tensor)
-        self._sizes[key] = (tensor.element_size(), *tensor.shape)
+        size = self.float_bytes if self.float_bytes and tensor.is_floating_point() else tensor.element_size()
+        self._sizes[key] = (size, *tensor.shape)
         return key
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

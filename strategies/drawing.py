@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Codes
+from nasmw.feasible import FeasibleSet
 from nasmw.space import Space
 
 __all__ = ["Distinct", "Independent", "Permutation"]
@@ -19,17 +20,18 @@ ROUNDS = 6
 
 
 class Independent:
-    """Uniform draws with replacement from a space.
+    """Uniform draws with replacement from a space, or from what limits leave of one.
 
     Rows are drawn in blocks of a fixed size, so that the sequence does not depend on how many are taken at a time.
 
     Args:
-        space: The space to draw from.
+        source: The space, or the set of feasible architectures, to draw from.
         rng: The generator; only blocks are drawn from it.
     """
 
-    def __init__(self, space: Space, rng: np.random.Generator) -> None:
-        self._space = space
+    def __init__(self, source: Space | FeasibleSet, rng: np.random.Generator) -> None:
+        space = source.space if isinstance(source, FeasibleSet) else source
+        self._source = source
         self._rng = rng
         self._block: Codes = np.zeros((0, len(space)), dtype=space.dtype)
         self._next = 0
@@ -41,7 +43,7 @@ class Independent:
             rest = self._block[start:]
             wanted = n - len(rest)
             blocks = -(-wanted // BLOCK)
-            drawn = [self._space.sample(BLOCK, self._rng).codes for _ in range(blocks)]
+            drawn = [self._source.sample(BLOCK, self._rng).codes for _ in range(blocks)]
             self._block = np.concatenate([rest, *drawn])
             start, self._next = 0, n
         return self._block[start : self._next]

@@ -7,9 +7,10 @@ from numbers import Integral, Real
 import numpy as np
 
 from nasmw.candidates import Candidates, Codes, Outcomes
+from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.space import Space
-from nasmw.strategies.drawing import Distinct, Independent
+from nasmw.strategies.within import Source
 from nasmw.strategy import Strategy
 
 __all__ = ["Evolution"]
@@ -35,6 +36,10 @@ class Evolution(Strategy):
         repeats: Whether an architecture may be asked for twice. If not, a child that was asked for, or told, before
             is mutated again, up to 16 times; after that a random new one takes its place. Once nothing new is left,
             the strategy is exhausted.
+
+    Limits on profilers with a table that are offered to it are met by construction: random architectures are uniform
+    over those within them, and a child beyond them is mutated anew, up to 16 times, and then changed in as few choices
+    as bring it within them.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -87,14 +92,17 @@ class Evolution(Strategy):
         self._seen: set[bytes] = set()
         self._rng = context.rng
         # The source of random ones has a generator of its own: they do not depend on what children were made.
-        source = Independent if self.repeats else Distinct
-        self._source: Independent | Distinct = source(context.space, context.rng.spawn(1)[0])
+        self._source = Source(context.space, context.rng.spawn(1)[0], distinct=not self.repeats)
+        self._waiting: Codes | None = None
+
+    def _offer(self, term: Constraint) -> bool:
+        return self._source.promise(term)
 
     @property
     def exhausted(self) -> bool:
         """Whether every architecture was asked for, or told; never with repeats."""
-        size = self.context.space.size
-        return not self.repeats and len(self._seen) >= size
+        self.context  # noqa: B018  raises before setup
+        return not self.repeats and self._unseen() is None
 
     def _ask(self, n: int) -> Candidates:
         space = self.context.space
@@ -108,24 +116,34 @@ class Evolution(Strategy):
 
     def _random(self) -> Codes:
         """Return a random architecture, ``(1, d)``; a new one unless repeats are allowed."""
-        row: Codes = self._source.take(1)
-        while not self.repeats and row.tobytes() in self._seen:
-            row = self._source.take(1)
-        return row
+        unseen = None if self.repeats else self._unseen()
+        return self._source.take(1) if unseen is None else unseen
+
+    def _unseen(self) -> Codes | None:
+        """Return the next architecture of the source that was neither asked for nor told, None where none is left."""
+        while self._waiting is None or self._waiting.tobytes() in self._seen:
+            if not self._source.left:
+                return None
+            self._waiting = self._source.take(1)
+        return self._waiting
 
     def _child(self, space: Space) -> Codes:
         """Return a child of the population, ``(1, d)``."""
-        row: Codes = self._winner()
+        base: Codes = self._winner()
         if self.crossover and self._rng.random() < self.crossover:
-            row = space.crossover(row, self._winner(), self._rng)
-        row = space.mutate(row, self._rng, self.mutation_probability)
-        if self.repeats:
-            return row
+            base = space.crossover(base, self._winner(), self._rng)
+        row = space.mutate(base, self._rng, self.mutation_probability)
         for _ in range(TRIES):
-            if row.tobytes() not in self._seen:
+            if not self._source.holds(row):
+                row = space.mutate(base, self._rng, self.mutation_probability)
+            elif self.repeats or row.tobytes() not in self._seen:
                 return row
-            row = space.mutate(row, self._rng, self.mutation_probability)
-        return row if row.tobytes() not in self._seen else self._random()
+            else:
+                base = row
+                row = space.mutate(base, self._rng, self.mutation_probability)
+        if (feasible := self._source.feasible) is not None:
+            row = feasible.nearest(Candidates.of(space, row), self._rng).codes
+        return row if self.repeats or row.tobytes() not in self._seen else self._random()
 
     def _winner(self) -> Codes:
         """Return the best of a tournament, ``(1, d)``; of equal ones the one drawn first."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nasmw.candidates import Candidates, Outcomes
+from nasmw.constraint import Constraint
 from nasmw.context import Context
-from nasmw.strategies.drawing import Distinct
+from nasmw.strategies.within import Source
 from nasmw.strategy import Strategy
 
 __all__ = ["Grid"]
@@ -16,6 +17,9 @@ class Grid(Strategy):
     Args:
         shuffle: Whether the order is random. If not, it is that of the ranks (`Space.at`), which does not depend on
             the seed: the choice walked first changes slowest.
+
+    Limits on profilers with a table that are offered to it are met by construction: it walks through the architectures
+    within them alone, in an order of their own.
 
     Raises:
         TypeError: If `shuffle` is no bool.
@@ -36,16 +40,19 @@ class Grid(Strategy):
         self.shuffle = shuffle
 
     def _setup(self, context: Context) -> None:
-        self._distinct = Distinct(context.space, context.rng if self.shuffle else None)
+        self._source = Source(context.space, context.rng if self.shuffle else None, distinct=True)
+
+    def _offer(self, term: Constraint) -> bool:
+        return self._source.promise(term)
 
     @property
     def exhausted(self) -> bool:
         """Whether every architecture has been asked for."""
         self.context  # noqa: B018  raises before setup
-        return not self._distinct.left
+        return not self._source.left
 
     def _ask(self, n: int) -> Candidates:
-        return Candidates.of(self.context.space, self._distinct.take(n))
+        return Candidates.of(self.context.space, self._source.take(n))
 
     def _tell(self, outcomes: Outcomes) -> None:
         pass

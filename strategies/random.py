@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nasmw.candidates import Candidates, Outcomes
+from nasmw.constraint import Constraint
 from nasmw.context import Context
-from nasmw.strategies.drawing import Distinct, Independent
+from nasmw.strategies.within import Source
 from nasmw.strategy import Strategy
 
 __all__ = ["Random"]
@@ -17,6 +18,9 @@ class Random(Strategy):
         replacement: Whether an architecture may be drawn again. If not, each is asked for exactly once and the
             strategy is exhausted then; memory does not grow with the number asked for, however large the space. Order
             is then a uniformly random permutation up to 65,536 architectures, and a keyed pseudorandom one beyond.
+
+    Limits on profilers with a table that are offered to it are met by construction: draws are uniform over the
+    architectures within them.
 
     Raises:
         TypeError: If `replacement` is no bool.
@@ -34,14 +38,16 @@ class Random(Strategy):
         self.replacement = replacement
 
     def _setup(self, context: Context) -> None:
-        source = Independent if self.replacement else Distinct
-        self._source: Independent | Distinct = source(context.space, context.rng)
+        self._source = Source(context.space, context.rng, distinct=not self.replacement)
+
+    def _offer(self, term: Constraint) -> bool:
+        return self._source.promise(term)
 
     @property
     def exhausted(self) -> bool:
         """Whether every architecture has been asked for; never with replacement."""
         self.context  # noqa: B018  raises before setup
-        return isinstance(self._source, Distinct) and not self._source.left
+        return not self._source.left
 
     def _ask(self, n: int) -> Candidates:
         return Candidates.of(self.context.space, self._source.take(n))

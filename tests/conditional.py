@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from nasmw.elimination import Variable
 from nasmw.choice import Choice
+from nasmw.elimination import Variable
 from nasmw.space import Space
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from nasmw.candidates import Status
+from nasmw.choice import Choice
 from nasmw.errors import OrderError
 from nasmw.executors import Executor, Processes, Serial
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.trial import Task, TaskResult, Trial
 

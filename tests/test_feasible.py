@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasmw.candidates import Candidates
+from nasmw.choice import Choice
 from nasmw.constraint import Constraint
 from nasmw.cost import CostTable, MaxTable
 from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.feasible import FeasibleSet
 from nasmw.profiler import Profiler
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.tabled import TabledProfiler
 
@@ -317,7 +317,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ConstraintError, match="contradict each other"):
         FeasibleSet(SPACE, cost <= 100, cost >= 200)
     with pytest.raises(ConstraintError, match="must be finite"):
-        cost <= math.inf
+        FeasibleSet(SPACE, cost <= math.inf)
     with pytest.raises(ProfilerError, match="the feasible set is of"):
         FeasibleSet(Space([Choice("a", (1, 2))]), cost <= 3)
     with pytest.raises(IndexError, match="ranks are from 0"):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Outcomes, Status
+from nasmw.choice import Choice
 from nasmw.context import Context
 from nasmw.middleware import Chain, Deduplicate, Filter, Rank
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.testing import RecordingStrategy, drive
 

@@ -11,11 +11,11 @@ import pytest
 
 import nasmw
 from nasmw.candidates import Architecture, Candidates, Outcomes, Status
+from nasmw.choice import Choice
 from nasmw.constraint import Constraint, Constraints
 from nasmw.context import Context
 from nasmw.errors import ConstraintError, ProfilerError, SpaceError
 from nasmw.profiler import Combination, MultiProfiler, Profiler, check_names
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.testing import ProfilerContract, TableProfiler, toy_space
 

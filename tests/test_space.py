@@ -9,8 +9,8 @@ from conditional import conditional_spaces, conditional_variables, enumerate_dis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasmw.errors import BuildError, SpaceError
 from nasmw.choice import Choice
+from nasmw.errors import BuildError, SpaceError
 from nasmw.space import FEW, Space
 from nasmw.testing import build_toy, toy_space
 

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 
-import nasmw.strategies
 from nasmw.candidates import Candidates, Outcomes, Status
-from nasmw.context import Context
 from nasmw.choice import Choice
+from nasmw.context import Context
 from nasmw.space import Space
 from nasmw.strategies import Evolution, Grid, Random
 from nasmw.strategies.drawing import TABULATED, Independent, Permutation
@@ -83,16 +81,6 @@ def huge_space() -> Space:
 
 def rows(candidates: Candidates) -> set[bytes]:
     return set(candidates.row_keys())
-
-
-def test_every_public_strategy_has_a_contract() -> None:
-    made = {
-        type(contract().make())
-        for contract in globals().values()
-        if inspect.isclass(contract) and issubclass(contract, StrategyContract) and contract is not StrategyContract
-    }
-    public = {getattr(nasmw.strategies, name) for name in nasmw.strategies.__all__} | {RecordingStrategy}
-    assert {cls for cls in public if inspect.isclass(cls) and issubclass(cls, Strategy)} <= made
 
 
 # -- random and grid ----------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.choice import Choice
 from nasmw.context import Context, MemoryRecorder, Recorded, recorded
 from nasmw.errors import OrderError, ProfilerError
 from nasmw.objective import Objective
 from nasmw.profiler import Profiler
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.strategy import Strategy, batch_of_none, describe
 from nasmw.testing import RecordingStrategy, TableProfiler, drive, scored, toy_space

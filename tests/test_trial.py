@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nasmw.candidates import Status
+from nasmw.choice import Choice
 from nasmw.errors import BuildError, EvaluationError, LogError, MissingExtraError
 from nasmw.lightning import metrics_callback
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.trial import Task, TaskResult, Trial, run_task
 

@@ -14,6 +14,7 @@ from nasmw.candidates import Architecture, Candidates, Floats, Outcomes
 from nasmw.constraint import Constraint, Constraints
 from nasmw.context import Context, Recorded
 from nasmw.errors import ConstraintError, ProfilerError
+from nasmw.feasible import FeasibleSet, by_construction
 from nasmw.middleware.values import check_count, check_number, name_of, profiled
 from nasmw.profiler import KINDS, Profiler
 from nasmw.strategy import Middleware, Verdict
@@ -65,9 +66,9 @@ class Filter(Middleware):
     that passed the earlier ones, and a profiler in several limits is asked once. Values ride along as columns named
     by the profilers.
 
-    At its setup a Filter resolves shares, refuses limits that nothing in the space can meet (where a profiler knows its
-    bounds), and offers each limit to the stages below; a strategy that honours it samples within it. Candidates are
-    checked all the same.
+    At its setup a Filter resolves shares, refuses limits that nothing in the space can meet (where profilers know their
+    bounds or have tables; it says which limits conflict, and what is nearest to them), and offers each limit to the
+    stages below; a strategy that honours it samples within it. Candidates are checked all the same.
 
     Args:
         *tests: Limits such as ``macs <= 300e6``, limits joined by ``&``, or callables that take an architecture as a
@@ -126,6 +127,11 @@ class Filter(Middleware):
         _check_agreement(limits)
         for limit in limits:
             _check_bounds(limit)
+        tabled = [limit for limit in limits if by_construction(limit)]
+        # Held so that a strategy that draws within the same limits need not count again.
+        self._feasible = FeasibleSet.shared(context.space, tabled) if tabled else None
+        if self._feasible is not None and not self._feasible.share:
+            raise ConstraintError(str(self._feasible.diagnose()))
         self._active = sorted(zip(resolved, _causes(resolved), strict=True), key=lambda pair: _cost(pair[0]))
         self._turned_away: collections.Counter[str] = collections.Counter()
         self._nearest: _Miss | None = None
