@@ -13,7 +13,9 @@ __all__ = ["Choice"]
 
 
 def _options(values: Iterable[Any]) -> tuple[Any, ...]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if isinstance(values, (set, frozenset)):
+        raise SpaceError(f"the options of a choice have an order, and {values!r} has none; write a tuple or a list")
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise SpaceError(f"the options of a choice are a sequence of values, got {values!r}")
     return tuple(values)
 
@@ -39,7 +41,7 @@ class Choice:
             them are active and have one of those options.
 
     Raises:
-        SpaceError: If there is no option, an option occurs twice or cannot be hashed.
+        SpaceError: If there is no option, or an option occurs twice, cannot be hashed, or is NaN.
 
     Example:
         >>> Choice("stage1.block3.kernel", (3, 5, 7), when={"stage1.depth": (4,)}).options
@@ -61,6 +63,8 @@ class Choice:
             raise SpaceError(
                 f"choice {self.name!r} has an option that cannot be hashed ({error}); use a tuple for a list"
             ) from None
+        if strange := [option for option in self.options if option != option]:
+            raise SpaceError(f"choice {self.name!r} has the option {strange[0]!r}, which is not equal to itself")
         if not distinct:
             twice = next(option for option in self.options if self.options.count(option) > 1)
             raise SpaceError(f"choice {self.name!r} has the option {twice!r} more than once")

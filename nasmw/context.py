@@ -107,6 +107,8 @@ class Context:
         seed: The seed of the run.
         position: The place of the stage in the flattened chain, 0 for the strategy.
         stage: The name of the stage, unique in the chain.
+        adopted: The number of trials that the run held before this chain; another number gives other random numbers,
+            so that a warm restart does not ask again what the first start asked.
         rng: The stage's own generator, spawned from the seed by position.
     """
 
@@ -115,12 +117,15 @@ class Context:
     seed: int = 0
     position: int = 0
     stage: str = "strategy"
+    adopted: int = 0
     funnel: Funnel = attrs.field(factory=Funnel)
     recorder: Recorder = attrs.field(factory=MemoryRecorder)
+    _sources: dict[str, object] = attrs.field(factory=dict)  # what gives the recorded values of each name
     rng: np.random.Generator = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        entropy = np.random.SeedSequence(self.seed, spawn_key=(self.position,))
+        key = (self.position, self.adopted) if self.adopted else (self.position,)
+        entropy = np.random.SeedSequence(self.seed, spawn_key=key)
         object.__setattr__(self, "rng", np.random.default_rng(entropy))
 
     def at(self, position: int, stage: str) -> Context:
@@ -152,6 +157,7 @@ class Context:
             return profiler.profile_batch(candidates)
         if isinstance(profiler, Combination):
             return profiler.combine([self.profile(part, candidates) for _, part in profiler.terms])
+        self._claim(profiler.name, profiler)
         return self.recorded(profiler.name, candidates, profiler.profile_batch)
 
     def apply(self, function: Scorer | Recorded, candidates: Candidates) -> Floats:
@@ -161,5 +167,15 @@ class Context:
             return [float(function(architecture)) for architecture in batch]
 
         if isinstance(function, Recorded):
+            self._claim(function.name, function.function)
             return self.recorded(function.name, candidates, compute)
         return np.array(compute(candidates), dtype=np.float64)
+
+    def _claim(self, name: str, source: object) -> None:
+        """Refuse a second source of recorded values under one name: it would read the values of the first."""
+        known = self._sources.setdefault(name, source)
+        if known is not source and known != source:
+            raise ProfilerError(
+                f"two sources of recorded values are named {name!r}: {known!r} and {source!r}; give one of them "
+                "another name, as in recorded(function, name='...')"
+            )

@@ -117,6 +117,8 @@ class Log:
         self._committed_all = 0.0
         if self.path is not None and not self.path.parent.is_dir():
             raise LogError(f"the folder of the log does not exist: {self.path.parent}")
+        if self.path is not None and self.path.is_dir():
+            raise LogError(f"the log is one file, and {self.path} is a folder; name a file in it, such as run.db")
         if readonly and (self.path is None or not self.path.is_file()):
             raise LogError(f"there is no log at {self.path}")
         try:
@@ -271,7 +273,7 @@ class Log:
             (record.number, self._seq, _json(data), record.candidate, record.codes, _json(record.columns)),
         )
 
-    def finished(self, record: TrialRecord) -> None:
+    def finished(self, record: TrialRecord, *, commit: bool = True) -> None:
         """Write the result of a trial, and commit."""
         self._write(
             "UPDATE trials SET status = ?, metrics = ?, reason = ?, traceback = ?, reports = ?, started = ?, "
@@ -287,7 +289,16 @@ class Log:
                 record.number,
             ),
         )
-        self.commit()
+        if commit:
+            self.commit()
+
+    def forget(self, *, values: bool) -> None:
+        """Forget the events of a log that holds no trial yet; recorded values only where `values` is True."""
+        self._write("DELETE FROM events", ())
+        self._write("DELETE FROM funnel", ())
+        if values:
+            self._write("DELETE FROM recorded", ())
+            self._values.clear()
 
     def _count(self, funnel: Funnel) -> None:
         """Write the counts of the funnel that have changed."""
@@ -314,6 +325,12 @@ class Log:
         with self._clear_errors("read"):
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+    @property
+    def holds_trials(self) -> bool:
+        """Whether a trial was ever asked."""
+        with self._clear_errors("read"):
+            return self._db.execute("SELECT 1 FROM trials LIMIT 1").fetchone() is not None
 
     def events(self) -> Iterator[Event]:
         """Return all events in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import attrs
@@ -66,8 +66,14 @@ def as_objectives(objectives: ObjectiveLike | Iterable[ObjectiveLike]) -> tuple[
     """Return objectives from names, profilers (which are minimised) and objectives.
 
     Raises:
+        TypeError: If it is nothing of the kind.
         ValueError: If there is none, or one metric occurs twice.
     """
+    if isinstance(objectives, Mapping) or not isinstance(objectives, (str, Profiler, Objective, Iterable)):
+        raise TypeError(
+            "objectives are one or several names of metrics, profilers, or Objective('error', 'minimize'), "
+            f"got {objectives!r}"
+        )
     given = [objectives] if isinstance(objectives, (str, Profiler, Objective)) else list(objectives)
     result = tuple(
         item

@@ -20,6 +20,7 @@ from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.context import Context, Funnel
 from nasmw.errors import ConstraintError, DeadlockError, EvaluationError, LogMismatchError, SearchInterrupted
 from nasmw.executors import Executor
+from nasmw.interrupts import uninterrupted
 from nasmw.log import Event, Log, TrialRecord
 from nasmw.result import Result
 from nasmw.space import Space
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 logger = logging.getLogger("nasmw")
+
+LEFT_OPEN = "left open by a warm restart"
 
 
 @attrs.define(eq=False)
@@ -60,25 +63,21 @@ class Run:
         self.dry = False  # the last ask gave nothing, and nothing was told since
         self.best = math.nan
         self.failures = 0
+        self.started = False  # whether the chain is where the log ends
         self.folder = None if log.path is None else f"{log.path}.weights"
 
     # -- the whole ----------------------------------------------------------------------------------------------
 
     def result(self) -> Result:
         """Run to the end and return what was found."""
-        ended = ""
-        self.start()
-        executor = self.search.executor
-        cancel = True
-        if self.queue or self.asked < self.trials:
-            executor.start(self.search.space, self.search.evaluate)
         try:
-            with self.progress_bar() as bar:
-                ended = self.loop(bar)
-            cancel = False
+            self.start()
+            ended = self.work()
         except KeyboardInterrupt:
-            self.log.event("interrupted")
-            self.log.commit(self.context.funnel)
+            with uninterrupted():
+                self.log.event("interrupted")
+                # Before the replay is complete, the log knows better.
+                self.log.commit(self.context.funnel if self.started else None)
             done = sum(record.status is not None for record in self.records.values())
             how = (
                 f"start it again with log={str(self.log.path)!r} to go on from there"
@@ -86,8 +85,6 @@ class Run:
                 else "it had no log; with log='run.db' a run can be gone on with"
             )
             raise SearchInterrupted(f"the search was interrupted after {done} finished trials; {how}") from None
-        finally:
-            executor.close(cancel=cancel)
         if not self.records and ended:
             raise ConstraintError(f"the search ended before its first trial: {ended}")
         return Result(
@@ -101,11 +98,26 @@ class Run:
             weights=self.folder,
         )
 
+    def work(self) -> str:
+        """Have trials evaluated; return why the run ended, where it was the chain or the clock."""
+        executor = self.search.executor
+        if self.queue or self.asked < self.trials:
+            executor.start(self.search.space, self.search.evaluate)
+        cancel = True
+        try:
+            with self.progress_bar() as bar:
+                ended = self.loop(bar)
+            cancel = False
+        finally:
+            executor.close(cancel=cancel)
+        return ended
+
     def start(self) -> None:
         """Set up the chain, and bring it to where the log ends."""
         log, search = self.log, self.search
         fingerprint = log.meta("space")
-        if fingerprint is None:
+        if not log.holds_trials:  # a former start that came to nothing binds nobody
+            log.forget(values=fingerprint != search.space.fingerprint)
             log.write_meta("space", search.space.fingerprint)
             log.write_meta("choices", json.dumps(search.space.describe()))
             log.write_meta("name", search.space.name)
@@ -120,13 +132,13 @@ class Run:
             self.records[record.number] = record
         self.asked = len(self.records)
         if begin < 0 or search.resume == "warm":
-            self.begin()
+            self.begin(events)
         else:
             self.check_description(events[begin].data)
-            told = [event.number for event in events[:begin] if event.kind == "tell"]
-            self.setup(told)
+            self.setup(events[:begin])
             self.replay(events[begin + 1 :])
         log.commit()
+        self.started = True
         if self.asked:
             logger.warning(
                 "%s holds %d trials, %d of them finished; the search goes on from trial %d",
@@ -136,28 +148,54 @@ class Run:
                 self.asked,
             )
 
-    def begin(self) -> None:
-        """Start a chain afresh, and tell it what an earlier one was told."""
-        told = [event.number for event in self.log.events() if event.kind == "tell"]
-        for record in list(self.records.values()):
+    def begin(self, events: list[Event]) -> None:
+        """Start a chain afresh, and tell it of all trials that are finished."""
+        told = {event.number for event in events if event.kind == "tell"}
+        late = [
+            Event(0, "tell", record.number, {})
+            for record in self.records.values()
+            if record.status is not None and record.number not in told and record.reason != LEFT_OPEN
+        ]
+        self.setup([*events, *late])
+        # Written at once and last: a chain that refuses its setup leaves the log to the former one, and so does a kill.
+        for record in self.records.values():
             if record.status is None:  # nobody waits for it any more
-                record = attrs.evolve(record, status=Status.STOPPED, reason="left open by a warm restart")
+                record = attrs.evolve(record, status=Status.STOPPED, reason=LEFT_OPEN)
                 self.records[record.number] = record
-                self.log.finished(record)
-            elif record.number not in told:
-                told.append(record.number)
-                self.log.event("tell", record.number)
+                self.log.finished(record, commit=False)
+        for event in late:
+            self.log.event("tell", event.number)
         self.log.event("begin", None, self.search.describe())
-        self.setup(told)
 
-    def setup(self, told: Iterable[int | None]) -> None:
-        """Set up the chain, and have it adopt the trials that an earlier one was told."""
+    def setup(self, events: list[Event]) -> None:
+        """Set up the chain, and have it adopt the trials that earlier ones were told."""
+        asked = sum(event.kind == "ask" for event in events)
+        self.context = attrs.evolve(self.context, adopted=asked)
         self.search.strategy.setup(self.context)
-        for number in told:
-            if number is not None:
-                record = self.records[number]
+        for event in events:
+            if event.kind == "tell" and event.number is not None:
+                record = self.records[event.number] = self.known(self.records[event.number])
                 self.search.strategy.adopt(self.outcome(self.candidate(record), record))
                 self.note(record)
+
+    def known(self, record: TrialRecord) -> TrialRecord:
+        """Return a trial of an earlier chain with what this search wants to know of it.
+
+        Raises:
+            LogMismatchError: If the evaluation gave another metric than this search optimises.
+        """
+        columns = dict(record.columns)
+        for profiler in self.search.columns:
+            if profiler.name not in columns:
+                columns[profiler.name] = float(self.context.profile(profiler, self.candidate(record))[0])
+        record = attrs.evolve(record, columns=columns)
+        missing = [objective.name for objective in self.search.objectives if objective.name not in record.values]
+        if missing and record.status is Status.COMPLETED:
+            raise LogMismatchError(
+                f"trial {record.number} of {self.log.path} has the metrics {sorted(record.values)}, and this search "
+                f"optimises {missing}; log it to another file"
+            )
+        return record
 
     def check_description(self, logged: dict[str, Any]) -> None:
         """Compare the chain with the one that wrote the log."""
@@ -180,8 +218,8 @@ class Run:
                 if logged is None:
                     self.dry = True
                 else:
-                    opened = _Open(candidate, logged, finished=logged.status is not None)
-                    self.open[logged.number] = opened
+                    candidate = candidate.with_columns({name: [value] for name, value in logged.columns.items()})
+                    self.open[logged.number] = _Open(candidate, logged, finished=logged.status is not None)
             elif event.kind == "tell" and event.number is not None:
                 self.tell_stages(event.number)
         for number, opened in self.open.items():
@@ -217,14 +255,10 @@ class Run:
         """Run until the budget is spent or the chain ends; return why, where it was the chain or the clock."""
         executor = self.search.executor
         deadline = time.monotonic() + self.seconds
-        ended = ""
         while True:
-            while not ended and self.may_ask(executor):
-                if time.monotonic() >= deadline:
-                    ended = f"{self.seconds:g} seconds have passed"
-                else:
-                    self.ask()
-            while self.queue and executor.free:
+            while self.may_ask(executor) and time.monotonic() < deadline:
+                self.ask()
+            while self.queue and executor.free and time.monotonic() < deadline:
                 number = self.queue.popleft()
                 executor.submit(self.task(number))
                 self.running += 1
@@ -233,11 +267,13 @@ class Run:
                 continue
             if self.running:
                 self.log.commit_now_and_then(self.context.funnel)
-                timed = not ended and not math.isinf(deadline)
-                for result in executor.wait(max(deadline - time.monotonic(), 0.0) if timed else None):
-                    self.arrive(result)
+                left = deadline - time.monotonic()
+                self.arrive_all(executor.wait(left if 0.0 < left < math.inf else None))
                 continue
-            if self.dry and not ended:
+            ended = ""
+            if self.queue or self.may_ask(executor):
+                ended = f"{self.seconds:g} seconds have passed"
+            elif self.dry and self.asked < self.trials:
                 if not self.search.strategy.exhausted:
                     raise DeadlockError(self.deadlock())
                 ended = self.search.strategy.message
@@ -299,6 +335,17 @@ class Run:
         seed = int.from_bytes(digest[:8], "big") >> 1
         return Task(number, self.records[number].architecture, seed, self.folder)
 
+    def arrive_all(self, results: Iterable[TaskResult]) -> None:
+        """Log results; one that cannot be used ends the run, but loses none of the others."""
+        refused: EvaluationError | None = None
+        for result in results:
+            try:
+                self.arrive(result)
+            except EvaluationError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
+
     def arrive(self, result: TaskResult) -> None:
         """Log a result as soon as it is there."""
         self.running -= 1
@@ -334,8 +381,9 @@ class Run:
         wanted = [objective.name for objective in self.search.objectives if objective.profiler is None]
         if set(metrics) == {""}:
             if len(wanted) != 1:
-                raise EvaluationError(f"evaluate must return a dict with the objectives {wanted}, got a number")
-            return {wanted[0]: metrics[""]}
+                which = f"with the objectives {wanted}" if wanted else "that names its metric, which is no objective"
+                raise EvaluationError(f"evaluate must return a dict {which}; got a number")
+            metrics = {wanted[0]: metrics[""]}
         if missing := [name for name in wanted if name not in metrics]:
             raise EvaluationError(
                 f"evaluate returned the metrics {sorted(metrics)}, which lack {missing}; return them too, or name "
@@ -343,7 +391,7 @@ class Run:
             )
         if clash := sorted(metrics.keys() & record.columns.keys()):
             raise EvaluationError(
-                f"evaluate returned the metrics {clash}, which are names of profilers in this search; "
+                f"evaluate returned the metrics {clash}, which are names of profilers or scorers in this search; "
                 "rename one of them, so that predicted and measured values stay apart"
             )
         return metrics

@@ -89,7 +89,7 @@ class Search:
             raise TypeError(f"evaluate must be a function of a trial, got {evaluate!r}")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        if isinstance(window, bool) or not isinstance(window, (int, np.integer)) or window < 1:
             raise ValueError(f"window must be an integer of at least 1, got {window!r}")
         if order not in ("asked", "finished"):
             raise ValueError(f"order must be 'asked' or 'finished', got {order!r}")
@@ -97,8 +97,8 @@ class Search:
             raise ValueError(f"resume must be 'replay' or 'warm', got {resume!r}")
         if executor is None:
             executor = Serial()
-        elif isinstance(executor, int):
-            executor = Processes(workers=executor)
+        elif isinstance(executor, (int, np.integer)):
+            executor = Processes(workers=executor if isinstance(executor, bool) else int(executor))
         elif not isinstance(executor, Executor):
             raise TypeError(f"executor must be an Executor or a number of workers, got {executor!r}")
         self.space = space
@@ -107,17 +107,24 @@ class Search:
         self.objectives = as_objectives(objectives)
         self.seed = int(seed)
         self.executor = executor
-        self.window = window
+        self.window = int(window)
         self.order: Order = order
+        if log is not None and not isinstance(log, (str, os.PathLike)):
+            raise TypeError(f"log must be the path of a file, or None, got {log!r}")
         self.log = None if log is None else Path(log).absolute()
         self.resume: Resume = resume
-        self.profilers = tuple(profilers)
+        self.profilers = (profilers,) if isinstance(profilers, Profiler) else tuple(profilers)
         self.progress = progress
         wanted = [objective.profiler for objective in self.objectives if objective.profiler is not None]
         self.columns = tuple(check_names([*wanted, *self.profilers]).values())
         for profiler in check_names([*self.strategy.profilers, *self.columns]).values():
             if profiler.space is not None and profiler.space.fingerprint != space.fingerprint:
                 raise ProfilerError(f"{profiler!r} is about {profiler.space!r}; this search is on {space!r}")
+            if any(objective.metric == profiler.name for objective in self.objectives):
+                raise ProfilerError(
+                    f"the objective {profiler.name!r} is what evaluate returns, and {profiler!r} has the same name; "
+                    "give the profiler itself as the objective, or one of them another name"
+                )
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies a run besides its space, as JSON-able values."""
@@ -135,7 +142,8 @@ class Search:
 
         Args:
             trials: The number of trials; None for no limit.
-            seconds: Wall-clock seconds of this call, after which nothing more is asked; what runs is finished.
+            seconds: Wall-clock seconds of this call, after which nothing more is started; what runs is finished. Trials
+                that were asked and not started stay open, and a log goes on with them.
 
         Returns:
             What was found.
@@ -151,7 +159,7 @@ class Search:
             raise ValueError("run needs a limit: run(trials=500), run(seconds=3600), or both")
         if trials is not None and (isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1):
             raise ValueError(f"trials must be an integer of at least 1, got {trials!r}")
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"seconds must be above 0, got {seconds!r}")
+        if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
+            raise ValueError(f"seconds must be a number above 0, got {seconds!r}")
         with Log(self.log) as log:
             return Run(self, log, math.inf if trials is None else int(trials), seconds or math.inf).result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -130,7 +131,7 @@ class Space:
                 )
             column = self._column[gate]
             for option in options:
-                if option not in self._code[column]:
+                if _code_of(self._code[column], option) < 0:
                     raise SpaceError(
                         f"choice {choice.name!r} depends on {gate!r} being {option!r}, which is no option of it"
                         + did_you_mean(option, self.choices[column].options)
@@ -170,7 +171,8 @@ class Space:
 
     def __repr__(self) -> str:
         size = self.size
-        shown = str(size) if size < 10**6 else f"{size:.3e}" if size < 10**300 else f"about 10^{len(str(size)) - 1}"
+        huge = f"about 10^{math.floor(math.log10(size))}"
+        shown = str(size) if size < 10**6 else f"{size:.3e}" if size < 10**300 else huge
         return f"<Space {self.name!r}: {len(self)} choices, {shown} architectures>"
 
     @cached_property
@@ -184,9 +186,13 @@ class Space:
             {
                 "name": choice.name,
                 "options": [repr(option) for option in choice.options],
-                "when": {gate: [repr(option) for option in options] for gate, options in choice.when.items()},
+                "when": {
+                    # In the order of the codes: a set of options has another order in each process.
+                    self.choices[gate].name: [repr(self.choices[gate].options[code]) for code in sorted(codes)]
+                    for gate, codes in gates.items()
+                },
             }
-            for choice in self.choices
+            for choice, gates in zip(self.choices, self._gates, strict=True)
         ]
 
     @property

@@ -29,7 +29,7 @@ class _TracingProfiler(NetworkProfiler):
         example = self.example_input
         if architecture is not None:
             example = example.for_architecture(architecture, self.resolution)
-        return trace(model, example, float_bytes=self.float_bytes)
+        return trace(model, example, live=self.metric == "memory", float_bytes=self.float_bytes)
 
     def _pool(self, space: Space) -> Pool:
         return Pool(space, self.example_input, self.resolution, (self.metric,), float_bytes=self.float_bytes)

@@ -35,7 +35,7 @@ def load_table(path: Path, space: Space, *, maximum: bool) -> CostTable | MaxTab
     """Return a table from its file, or None where there is none that can be read."""
     try:
         return MaxTable.load(path, space) if maximum else CostTable.load(path, space)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, EOFError, ProfilerError) as error:
         warnings.warn(f"the cached table {path.name!r} cannot be read and is made anew: {error}", stacklevel=2)

@@ -126,7 +126,7 @@ class NetworkProfiler(Profiler):
             warnings.warn(f"{self!r} counts each network of {space!r} by itself: {error}", stacklevel=4)
             return None
         wrong = 100 * (1.0 - 0.05 ** (1.0 / VERIFIED))
-        self.source = f"tables by probing, under {wrong:.2g}% wrong at 95% confidence"
+        self.source = f"tables by probing, under {wrong:.1g}% wrong at 95% confidence"
         return found
 
     def _pool(self, space: Space) -> Pool:

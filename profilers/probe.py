@@ -271,7 +271,7 @@ class Pool:
         traced = None
         if self.example is not None:
             example = self.example.for_architecture(architecture, self.resolution)
-            traced = trace(model, example, float_bytes=self.float_bytes, keep=False)
+            traced = trace(model, example, live="memory" in self.metrics, float_bytes=self.float_bytes, keep=False)
             self.uncounted |= traced.uncounted
         found = {metric: layers(model, traced, metric, made) for metric in self.metrics}
         reads = tuple((self.space.column(name), number) for name, number in watch.reads)

@@ -62,12 +62,15 @@ class Trace:
         return sum(math.prod(operation.macs) for operation in self.operations if operation.macs is not None)
 
 
-def trace(model: nn.Module, example: ExampleLike, *, float_bytes: int | None = None, keep: bool = True) -> Trace:
+def trace(
+    model: nn.Module, example: ExampleLike, *, live: bool = False, float_bytes: int | None = None, keep: bool = True
+) -> Trace:
     """Return the operators of one forward pass; the network stays as it is, and may have tensors without data.
 
     Args:
         model: The network.
         example: What it is run on.
+        live: Whether `Operation.live` is wanted; it is empty otherwise.
         float_bytes: Bytes of an element of floating point in `Operation.live`; None takes those of the dtype.
         keep: Whether the network has to stay as it is; False spares the care for one that was built for this trace.
 
@@ -85,7 +88,7 @@ def trace(model: nn.Module, example: ExampleLike, *, float_bytes: int | None = N
                 f"a {type(model).__name__} does not run on shapes of an example input of shape {call.shapes()}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-    return recorder.finish(model, pytree.tree_leaves(outputs))
+    return recorder.finish(model, pytree.tree_leaves(outputs), live)
 
 
 @contextmanager
@@ -173,8 +176,17 @@ class _Recorder(TorchDispatchMode):
         self.notes.append(_Note(module, name, macs, written, reads & self._sizes.keys(), made))
         return outputs
 
-    def finish(self, model: nn.Module, outputs: Sequence[Any]) -> Trace:
-        """Return the trace, with what is alive during each operator: from its making to its last use."""
+    def finish(self, model: nn.Module, outputs: Sequence[Any], live: bool) -> Trace:
+        """Return the trace, with what is alive during each operator where that is wanted."""
+        alive = self._alive(outputs) if live else [()] * len(self.notes)
+        operations = [
+            Operation(note.module or model, note.name, note.macs, note.written, tensors)
+            for note, tensors in zip(self.notes, alive, strict=True)
+        ]
+        return Trace(tuple(operations), frozenset(self.uncounted))
+
+    def _alive(self, outputs: Sequence[Any]) -> list[tuple[Shape, ...]]:
+        """Return what is alive during each operator: a tensor is, from its making to its last use."""
         first = dict.fromkeys(self._sizes, 0)
         last = dict.fromkeys(self._sizes, 0)
         for step, note in enumerate(self.notes):
@@ -186,13 +198,12 @@ class _Recorder(TorchDispatchMode):
         starting: dict[int, list[int]] = {}
         for key, step in first.items():
             starting.setdefault(step, []).append(key)
-        operations = []
+        found = []
         alive: list[int] = []
-        for step, note in enumerate(self.notes):
+        for step in range(len(self.notes)):
             alive = [key for key in alive if last[key] >= step] + starting.get(step, [])
-            live = tuple(self._sizes[key] for key in alive)
-            operations.append(Operation(note.module or model, note.name, note.macs, note.written, live))
-        return Trace(tuple(operations), frozenset(self.uncounted))
+            found.append(tuple(self._sizes[key] for key in alive))
+        return found
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -266,6 +277,28 @@ def _batch_norm(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
     return torch.empty(x.shape, dtype=x.dtype, device="meta"), nothing, nothing
 
 
+def _layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+    affine = [tuple(tensor.shape) for tensor in (weight, bias) if tensor is not None]
+    if set(affine) - {tuple(shape)} or tuple(x.shape[-len(shape) :]) != tuple(shape):
+        return None
+    nothing = torch.empty((0,), dtype=x.dtype, device="meta")
+    return torch.empty(x.shape, dtype=x.dtype, device="meta"), nothing, nothing
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor | None:
+    if len(x.shape) != len(y.shape) or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2]:
+        return None
+    return torch.empty((*x.shape[:-1], y.shape[-1]), dtype=x.dtype, device="meta")
+
+
+def _affine(bias: Tensor, x: Tensor, y: Tensor, **factors: float) -> Tensor | None:
+    return _product(x, y) if bias.shape[-1:] in (y.shape[-1:], (1,)) and len(bias.shape) == 1 else None
+
+
+def _softmax(x: Tensor, axis: int, half_to_float: bool) -> Tensor | None:
+    return None if half_to_float else torch.empty(x.shape, dtype=x.dtype, device="meta")
+
+
 def _elementwise(x: Any, *args: Any, **kwargs: Any) -> Tensor | None:
     if not isinstance(x, Tensor) or not x.is_meta or not x.is_floating_point():
         return None
@@ -291,6 +324,11 @@ RULES: dict[str, Callable[..., Any]] = {
     "convolution": _convolution,
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
+    "native_layer_norm": _layer_norm,
+    "mm": _product,
+    "bmm": _product,
+    "addmm": _affine,
+    "_softmax": _softmax,
     **{name: _elementwise for name in _POINTWISE},
     **{f"{name}_": _elementwise_in_place for name in _POINTWISE},
 }

@@ -1,7 +1,16 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("nasmw", deadline=None)
 settings.load_profile("nasmw")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory):
+    """Keep what profilers find out in a folder of this run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASMW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -241,7 +241,9 @@ def test_seconds_end_a_run_that_can_be_gone_on_with(tmp_path: Path) -> None:
     assert "0.2 seconds have passed" in result.ended
     assert 0 < len(result.completed) < 40
     more = Search(toy_space(), Random(), slow, log=path, progress=False).run(trials=len(result.trials) + 5)
-    assert facts(more)[: len(result.trials)] == facts(result)
+    assert facts(more)[: len(result.completed)] == facts(result)[: len(result.completed)]
+    assert [trial.codes for trial in more.trials][: len(result.trials)] == [trial.codes for trial in result.trials]
+    assert len(more.completed) == len(result.trials) + 5
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:

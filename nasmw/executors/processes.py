@@ -23,6 +23,7 @@ from nasmw.candidates import Status
 from nasmw.errors import OrderError
 from nasmw.executors.base import Executor, check_evaluate
 from nasmw.executors.worker import Broken, Ready, serve, thread_variables
+from nasmw.interrupts import uninterrupted
 from nasmw.trial import Evaluate, Task, TaskResult
 
 if TYPE_CHECKING:
@@ -199,20 +200,23 @@ class Processes(Executor):
         Args:
             cancel: Whether running evaluations are stopped at once; else they have five seconds to finish.
         """
-        atexit.unregister(self.close)
-        pool, self._pool, self._job = self._pool, [], None
+        self._job = None
         self._queue.clear()
         deadline = time.monotonic() + GRACE
-        if not cancel:
-            for worker in pool:
-                with contextlib.suppress(OSError):
-                    worker.pipe.send(None)
-            for worker in pool:
-                # One that is still starting has nothing to finish.
-                if worker.ready:
-                    worker.process.join(max(0.0, deadline - time.monotonic()))
-        for worker in pool:
-            worker.kill()
+        try:
+            if not cancel:
+                for worker in self._pool:
+                    with contextlib.suppress(OSError):
+                        worker.pipe.send(None)
+                for worker in self._pool:
+                    # One that is still starting has nothing to finish.
+                    if worker.ready:
+                        worker.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            with uninterrupted():  # a worker that is left behind would keep this process from ending
+                while self._pool:
+                    self._pool.pop().kill()
+                atexit.unregister(self.close)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

@@ -211,6 +211,12 @@ class Filter(Middleware):
             self._worst = np.fmin(self._worst, np.fmin.reduce(outcomes.scores, axis=0))
         return outcomes
 
+    @property
+    def message(self) -> str:
+        """Why this stage, or one below it, ended the run; that nothing passed, where there is nothing more."""
+        nothing = self.inner.exhausted and self._in_a_row and not self.given
+        return super().message or (self._out_of_patience() if nothing else "")
+
     def _out_of_patience(self) -> str:
         total = sum(self._turned_away.values())
         parts = ", ".join(f"{number} by {cause}" for cause, number in self._turned_away.most_common())
@@ -218,9 +224,11 @@ class Filter(Middleware):
             remedy = "Check the tests on a few architectures of space.sample(...)"
         else:
             remedy = f"The nearest miss: {self._nearest.describe()}. Loosen that limit"
+        out = self._in_a_row >= self.patience
+        longer = f", or go on for longer with patience=... (now {self.patience})" if out else ""
         return (
             f"{self.context.stage} turned away {self._in_a_row} candidates in a row, {total} in all: {parts}. "
-            f"{remedy}, or go on for longer with patience=... (now {self.patience})"
+            f"{remedy}{longer}"
         )
 
 

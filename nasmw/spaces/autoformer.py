@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from nasmw.errors import SpaceError, did_you_mean
 from nasmw.choice import Choice
+from nasmw.errors import SpaceError, did_you_mean
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
 from nasmw.spaces.layers import Cost, Linear, Size, total

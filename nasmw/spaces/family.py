@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from nasmw.choice import Choice
 from nasmw.cost import CostTable
 from nasmw.errors import SpaceError
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.spaces.layers import Cost, Size
 

@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 from torch import nn
 
-from nasmw.errors import SpaceError
 from nasmw.choice import Choice
+from nasmw.errors import SpaceError
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
 from nasmw.spaces.layers import Conv, Cost, InvertedResidual, Linear, Size, divisible, strided
