@@ -5,6 +5,8 @@ share. Rejection is timed in the same run: drawing from the space and checking, 
 package ConfigSpace is installed, its sampler is timed on the once-for-all space, too: it knows conditions, but no limit
 on a sum, so it rejects as well; what it counts is the product of all options, inactive choices included.
 
+Seconds are of processor time, so that other work on the machine does not count.
+
     python benchmarks/feasible_sampling.py --data folder        (or NASMW_DATA; it holds ofa/note10_lut.npz)
 """
 
@@ -184,8 +186,9 @@ def config_space(space: Space, shares: Sequence[float]) -> None:
     rate = len(drawn) / seconds
     accepted = ", ".join(f"{rate * share:.3g}" for share in shares)
     print(
-        f"\nConfigSpace {ConfigSpace.__version__} draws {rate:,.0f} configurations a second; by rejection {accepted} accepted a "
-        f"second. Its estimate of the size is {peer.estimate_size():.3g}, the space has {space.size:.3g} architectures."
+        f"\nConfigSpace {ConfigSpace.__version__} draws {rate:,.0f} configurations a second; by rejection {accepted} "
+        f"accepted a second. Its estimate of the size is {peer.estimate_size():.3g}, "
+        f"the space has {space.size:.3g} architectures."
     )
 
 

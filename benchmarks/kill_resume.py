@@ -27,10 +27,11 @@ from nasmw.profiler import Profiler
 from nasmw.strategies import Evolution
 
 TABLES = {
-    "trials": "SELECT number, seq, trace, candidate, hex(codes), columns, status, metrics, reason FROM trials ORDER BY number",
+    "trials": "SELECT number, candidate, hex(codes), columns, status, metrics, reason FROM trials ORDER BY number",
     "recorded": "SELECT name, hex(codes), value FROM recorded ORDER BY name, codes",
     "funnel": "SELECT stage, status, cause, number FROM funnel ORDER BY stage, status, cause",
-    "events": "SELECT seq, kind, number, data FROM events WHERE kind != 'end' ORDER BY seq",
+    "events": "SELECT kind, number, data FROM (SELECT seq, kind, number, data FROM events "
+    "UNION ALL SELECT seq, 'ask', number, trace FROM trials) WHERE kind NOT IN ('end', 'interrupted') ORDER BY seq",
 }
 
 
@@ -118,9 +119,8 @@ def main() -> int:
         subprocess.run(command(whole), check=True)
         duration = time.monotonic() - start
         expected = rows(whole)
-        print(
-            f"uninterrupted: {len(expected['trials'])} trials, {len(expected['recorded'])} measurements, {duration:.1f} s"
-        )
+        trials, measured = len(expected["trials"]), len(expected["recorded"])
+        print(f"uninterrupted: {trials} trials, {measured} measurements, {duration:.1f} s")
         equal, kills, reached = 0, 0, []
         for number in range(given.kills):
             log = Path(folder) / f"{number}.db"

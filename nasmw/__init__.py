@@ -4,6 +4,7 @@ Strategies propose architectures; chainable middleware consults profilers and de
 """
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.choice import Choice
 from nasmw.constraint import Constraint
 from nasmw.context import Context, recorded
 from nasmw.errors import NasmwError
@@ -12,7 +13,6 @@ from nasmw.objective import Objective
 from nasmw.profiler import MultiProfiler, Profiler, profile
 from nasmw.result import Result, load
 from nasmw.search import Search
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.strategy import Middleware, Strategy, Verdict
 from nasmw.trial import Trial

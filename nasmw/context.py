@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Architecture, Candidates, Floats
-from nasmw.errors import ProfilerError
+from nasmw.errors import NasmwError, ProfilerError
 from nasmw.objective import Objective
 from nasmw.profiler import Combination, Profiler
 from nasmw.space import Space
@@ -154,11 +154,11 @@ class Context:
         if about is not None and about is not self.space and about.fingerprint != self.space.fingerprint:
             raise ProfilerError(f"{profiler!r} is about {about!r}; this search is on {self.space!r}")
         if profiler.pure:
-            return profiler.profile_batch(candidates)
+            return _asked(profiler, candidates)
         if isinstance(profiler, Combination):
             return profiler.combine([self.profile(part, candidates) for _, part in profiler.terms])
         self._claim(profiler.name, profiler)
-        return self.recorded(profiler.name, candidates, profiler.profile_batch)
+        return self.recorded(profiler.name, candidates, lambda batch: _asked(profiler, batch))
 
     def apply(self, function: Scorer | Recorded, candidates: Candidates) -> Floats:
         """Return what a callable says of each candidate, ``(n,)``, through the log where it is marked `recorded`."""
@@ -179,3 +179,14 @@ class Context:
                 f"two sources of recorded values are named {name!r}: {known!r} and {source!r}; give one of them "
                 "another name, as in recorded(function, name='...')"
             )
+
+
+def _asked(profiler: Profiler, candidates: Candidates) -> Floats:
+    """Return a profiler's values; what it raises tells which profiler it was."""
+    try:
+        return profiler.profile_batch(candidates)
+    except NasmwError:
+        raise
+    except Exception as error:
+        which = repr(next(iter(candidates))) if len(candidates) == 1 else f"one of {len(candidates)} architectures"
+        raise ProfilerError(f"{profiler!r} failed on {which}: {type(error).__name__}: {error}") from error

@@ -121,10 +121,14 @@ class TableBase(ABC):
         """Whether all entries are integers, so that every value is exact."""
         return isinstance(self.constant, int)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The number of options of each choice of the space."""
         return tuple(len(choice.options) for choice in self.space.choices)
+
+    @cached_property
+    def _last(self) -> npt.NDArray[np.unsignedinteger[Any]]:
+        return np.array([size - 1 for size in self.sizes], dtype=self.space.dtype)
 
     @abstractmethod
     def _reach(self) -> float:
@@ -168,7 +172,7 @@ class TableBase(ABC):
                 raise ProfilerError(f"{self!r} was given candidates of another space, {space!r}")
             codes = candidates.codes
         fits = codes.ndim == 2 and codes.shape[1] == len(self.space) and codes.dtype.kind == "u"
-        if not fits or (len(codes) and (codes.max(axis=0) >= self.sizes).any()):
+        if not fits or (len(codes) and (codes.max(axis=0) > self._last).any()):
             codes = self.space.check_codes(codes)
         return codes
 
@@ -308,7 +312,10 @@ class CostTable(TableBase):
         return abs(self.constant) + sum(_largest(table) for table in self.tables.values())
 
     def _scalar(self, parts: list[float]) -> float:
-        return sum(parts)
+        total = parts[0]  # from left to right, as batches add; `sum` compensates rounding in some versions of Python
+        for part in parts[1:]:
+            total += part
+        return total
 
     def _least(self, sign: int) -> tuple[float, list[int]]:
         value, codes = least([(scope, table * sign) for scope, table in self.tables.items()], self.sizes, np.add)

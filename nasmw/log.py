@@ -125,7 +125,7 @@ class Log:
             with self._clear_errors("open"):
                 if not readonly and self.path is not None:
                     self._lock = self._take_lock(self.path)
-                target = ":memory:" if self.path is None else f"{self.path.as_uri()}?mode={'ro' if readonly else 'rwc'}"
+                target = ":memory:" if self.path is None else f"{self.path.as_uri()}?mode={_mode(self.path, readonly)}"
                 self._db = sqlite3.connect(target, uri=True, isolation_level=None, timeout=10)
                 self._prepare(readonly)
         except BaseException:
@@ -265,6 +265,10 @@ class Log:
             self._epoch = self._seq
             self._counted = {}
 
+    def take_back_tells(self, seq: int) -> None:
+        """Forget what was told after the event `seq`."""
+        self._write("DELETE FROM events WHERE kind = 'tell' AND seq > ?", (seq,))
+
     def asked(self, record: TrialRecord, data: dict[str, Any]) -> None:
         """Write that a trial was asked: the event and the trial in one row."""
         self._seq += 1
@@ -381,3 +385,12 @@ class Log:
                 "SELECT stage, status, cause, sum(number) FROM funnel GROUP BY stage, status, cause"
             ).fetchall()
         return {(stage, status, cause): number for stage, status, cause, number in rows}
+
+
+def _mode(path: Path, readonly: bool) -> str:
+    """Return how SQLite is to open a log."""
+    if not readonly:
+        return "rwc"
+    # Readers write to files beside the log, unless they may take it that nobody writes to it.
+    alone = not os.access(path.parent, os.W_OK) and not os.path.exists(f"{path}-wal")
+    return "ro&immutable=1" if alone else "ro"

@@ -86,9 +86,14 @@ class Profiler(ABC):
             raise TypeError(f"{cls.__name__} must implement `_profile` or `_profile_batch`")
 
     @property
+    def fixed(self) -> bool:
+        """Whether a value is a function of the architecture alone, so that `update` changes nothing."""
+        return self.kind == "analytical"
+
+    @property
     def pure(self) -> bool:
         """Whether a value is a function of the architecture and of what was told; if not, runs record it."""
-        return self.kind != "measured"
+        return self.fixed or self.kind != "measured"
 
     def __repr__(self) -> str:
         on = f" on {self.device}" if self.device else ""
@@ -263,6 +268,16 @@ class Combination(Profiler):
         self.constant = float(constant)
         self.table = self._joint_table()
 
+    @property
+    def fixed(self) -> bool:
+        """Whether all parts are fixed."""
+        return all(part.fixed for _, part in self.terms)
+
+    @property
+    def pure(self) -> bool:
+        """Whether all parts are pure."""
+        return all(part.pure for _, part in self.terms)
+
     def _joint_table(self) -> Any:
         """Return the weighted sum of the parts' tables, or None where a part has none or they cannot be added."""
         if any(part.table is None for _, part in self.terms):
@@ -309,7 +324,7 @@ class Combination(Profiler):
         return total
 
     def _profile(self, architecture: Architecture) -> float:
-        return self.constant + sum(weight * part.profile(architecture) for weight, part in self.terms)
+        return float(self.combine([part.profile(architecture) for _, part in self.terms]))
 
     def _profile_batch(self, candidates: Candidates) -> Floats:
         return self.combine([part.profile_batch(candidates) for _, part in self.terms])

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Floats, Status
+from nasmw.choice import Choice
 from nasmw.errors import EvaluationError, LogError, LogMismatchError, ProfilerError, did_you_mean
 from nasmw.log import Log, TrialRecord
 from nasmw.objective import Objective, ObjectiveLike, as_objectives
 from nasmw.profiler import Profiler
-from nasmw.choice import Choice
 from nasmw.space import Space
 
 if TYPE_CHECKING:
@@ -42,14 +42,19 @@ def pareto_front(scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     if table.ndim != 2:
         raise ValueError(f"scores have the shape (n, m), got {table.shape}")
     front = np.zeros(len(table), dtype=np.bool_)
-    usable = np.flatnonzero(~np.isnan(table).any(axis=1))
-    order = usable[np.lexsort(-table[usable].T[::-1])]  # what dominates a row stands before it
-    kept = np.empty((0, table.shape[1]))
-    for row in order:
-        better = (kept >= table[row]).all(axis=1) & (kept > table[row]).any(axis=1)
-        if not better.any():
-            front[row] = True
-            kept = np.vstack([kept, table[row]])
+    usable = ~np.isnan(table).any(axis=1)
+    # Each row once, as costs, the least first: what dominates a row stands before it.
+    costs, places = np.unique(0.0 - table[usable], axis=0, return_inverse=True)
+    best = np.ones(len(costs), dtype=np.bool_)
+    if table.shape[1] == 2:
+        best[1:] = costs[1:, 1] < np.minimum.accumulate(costs[:-1, 1])
+    else:
+        kept, many = np.empty_like(costs), 0
+        for row, cost in enumerate(costs):
+            best[row] = not (kept[:many] <= cost).all(axis=1).any()
+            if best[row]:
+                kept[many], many = cost, many + 1
+    front[usable] = best[places.ravel()]
     return front
 
 
@@ -215,16 +220,21 @@ class Result:
         return [self.trials[row] for row in rows[np.argsort(-scores[rows, 0], kind="stable")]]
 
     def table(self) -> dict[str, list[Any]]:
-        """Return all trials by columns: number, status, every choice, every metric; None where there is no value."""
+        """Return all trials by columns: number, status, every choice, every metric; None where there is no value.
+
+        A choice or metric whose name is taken already stands under ``"choice:<name>"`` or ``"metric:<name>"``.
+        """
         names = dict.fromkeys(name for trial in self.trials for name in trial.values)
         columns: dict[str, list[Any]] = {
             "number": [trial.number for trial in self.trials],
             "status": [str(trial.status or "unfinished") for trial in self.trials],
         }
         for name in self.space.names:
-            columns[name] = [trial.architecture.get(name) for trial in self.trials]
+            free = name if name not in columns else f"choice:{name}"
+            columns[free] = [trial.architecture.get(name) for trial in self.trials]
         for name in names:
-            columns[name] = [trial.values.get(name) for trial in self.trials]
+            free = name if name not in columns else f"metric:{name}"
+            columns[free] = [trial.values.get(name) for trial in self.trials]
         return columns
 
     def export(

@@ -18,7 +18,14 @@ from tqdm import tqdm
 
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.context import Context, Funnel
-from nasmw.errors import ConstraintError, DeadlockError, EvaluationError, LogMismatchError, SearchInterrupted
+from nasmw.errors import (
+    ConstraintError,
+    DeadlockError,
+    EvaluationError,
+    LogMismatchError,
+    SearchInterrupted,
+    SpaceError,
+)
 from nasmw.executors import Executor
 from nasmw.interrupts import uninterrupted
 from nasmw.log import Event, Log, TrialRecord
@@ -116,6 +123,8 @@ class Run:
         """Set up the chain, and bring it to where the log ends."""
         log, search = self.log, self.search
         fingerprint = log.meta("space")
+        if log.path is not None:
+            _check_lasting(search.space)
         if not log.holds_trials:  # a former start that came to nothing binds nobody
             log.forget(values=fingerprint != search.space.fingerprint)
             log.write_meta("space", search.space.fingerprint)
@@ -136,7 +145,7 @@ class Run:
         else:
             self.check_description(events[begin].data)
             self.setup(events[:begin])
-            self.replay(events[begin + 1 :])
+            self.replay(self.without_tail(events[begin + 1 :]))
         log.commit()
         self.started = True
         if self.asked:
@@ -207,6 +216,17 @@ class Run:
                     f"this run has {_text(value)}. Undo the change, log to another file, or pass resume='warm' to "
                     "keep the trials and go on from a fresh state that has been told them"
                 )
+
+    def without_tail(self, events: list[Event]) -> list[Event]:
+        """Take back what was told after the last ask, so that a run that goes on for longer asks first.
+
+        The end of a run tells all that is open. One that was never to end there would have asked in between.
+        """
+        last = max((place for place, event in enumerate(events) if event.kind in ("ask", "dry")), default=-1)
+        if self.search.order == "finished" or last < 0:
+            return events
+        self.log.take_back_tells(events[last].seq)
+        return events[: last + 1]
 
     def replay(self, events: Iterable[Event]) -> None:
         """Ask and tell the chain again what the log says, and compare."""
@@ -283,6 +303,12 @@ class Run:
             self.log.event("end", None, {"reason": ended, "trials": self.asked})
             self.log.commit(self.context.funnel)
             return ended
+
+    def submit(self, executor: Executor) -> None:
+        """Hand trials that were asked to workers that are free."""
+        while self.queue and executor.free:
+            executor.submit(self.task(self.queue.popleft()))
+            self.running += 1
 
     def may_ask(self, executor: Executor) -> bool:
         """Return whether the window, or the executor, has room for another trial."""
@@ -483,3 +509,14 @@ def _difference(choices: str | None, space: Space) -> str:
         return f"choices that only one of them has: {', '.join(sorted(gone)[:4])}"
     changed = [name for name in now if now[name] != logged[name]]
     return f"other options or conditions: {', '.join(changed[:4])}" if changed else "another order of choices"
+
+
+def _check_lasting(space: Space) -> None:
+    """Refuse options that a log could not recognise in another process."""
+    for choice in space.choices:
+        for option in choice.options:
+            if " at 0x" in repr(option):
+                raise SpaceError(
+                    f"choice {choice.name!r} has the option {option!r}, whose text is another one in each process, so "
+                    "that no log can be gone on with; use a name for it, and look the name up in `build`"
+                )

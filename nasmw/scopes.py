@@ -24,6 +24,7 @@ Table = npt.NDArray[Any]
 
 JOINT_ENTRIES = 8192  # of float64: what a core's first-level cache nearly holds
 CHUNK = 8192
+FEW = 128
 LISTED_ENTRIES = 2**16
 MISSING = object()
 
@@ -147,12 +148,23 @@ class Reader:
             ([(rows[column], n) for column, n in zip(scope, table.shape, strict=True)], table.ravel())
             for scope, table in self._tables
         ]
+        sizes = [flat.size for _, flat in self._steps]
+        self._strides = np.zeros((len(self._needed), len(sizes)), dtype=np.intp)
+        for number, (axes, _) in enumerate(self._steps):
+            stride = 1
+            for row, n_options in reversed(axes):
+                self._strides[row, number] = stride
+                stride *= n_options
+        self._offsets = np.cumsum([0, *sizes[:-1]])
+        self._flat = np.concatenate([flat for _, flat in self._steps]) if sizes else np.zeros(0)
         self._lists: list[Any] = [flat.tolist() if flat.size <= LISTED_ENTRIES else flat for _, flat in self._steps]
         self._groups = self._plan()
 
     def batch(self, codes: Codes) -> Table:
         """Return the combined entries of each row, ``(n,)``, in the tables' dtype; there must be a table."""
         n = len(codes)
+        if n <= FEW:
+            return self._few(codes)
         first = self._steps[0][1]
         result = np.empty(n, dtype=first.dtype)
         size = min(n, CHUNK)
@@ -181,6 +193,14 @@ class Reader:
                     np.take(flat, wide[:m], out=part[:m], mode="clip")
                     self._combine(total, part[:m], out=total)
         return result
+
+    def _few(self, codes: Codes) -> Table:
+        """Return what `batch` does, to the last bit, with fewer calls and more work for each row."""
+        parts = self._flat.take((codes[:, self._needed].astype(np.intp) @ self._strides + self._offsets).T)
+        total: Table = parts[0]
+        for part in parts[1:]:
+            self._combine(total, part, out=total)
+        return total
 
     def _plan(self) -> list[tuple[list[tuple[str, Any]], list[tuple[str, Any]]]]:
         """Return the choices in groups of one condition: the condition, and what each option adds to which index."""

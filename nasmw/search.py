@@ -160,6 +160,6 @@ class Search:
         if trials is not None and (isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1):
             raise ValueError(f"trials must be an integer of at least 1, got {trials!r}")
         if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
-            raise ValueError(f"seconds must be a number above 0, got {seconds!r}")
+            raise ValueError(f"seconds must be above 0 and a number, got {seconds!r}")
         with Log(self.log) as log:
             return Run(self, log, math.inf if trials is None else int(trials), seconds or math.inf).result()

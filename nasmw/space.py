@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nasmw.cost import CostTable
+    from nasmw.spaces.family import Part
 
 __all__ = ["Space"]
 
 Builder = Callable[[dict[str, Any]], "nn.Module"]
 FunctionKey = Callable[[dict[str, Any]], Hashable]
 TableFunction = Callable[["Space", "tuple[int, ...] | None"], "CostTable"]
+PartsFunction = Callable[[], "Iterable[Part]"]
 
 FEW = 8
 """Up to this many rows are handled one by one in plain Python, which is faster than NumPy there."""
@@ -59,11 +61,15 @@ class Space:
             importable function of the space and the shape of a batch of inputs, ``(n, channels, height, width)`` for
             images (None: one input of the space's own size), and returns the exact `CostTable` of the whole batch.
             Where the space has a choice named ``"resolution"``, it decides on height and width instead.
+        parts: Says what layers the networks consist of: an importable function that returns a
+            `nasmw.spaces.family.Part` for each few choices that decide some layers. Latencies of layers are looked up
+            by these descriptions.
 
     Attributes:
         choices: The choices, in declared order.
         name: How messages and logs call the space.
         tables: As given.
+        parts: As given.
 
     Raises:
         SpaceError: If a name occurs twice, or a condition names an unknown or later choice or an unknown option.
@@ -88,18 +94,25 @@ class Space:
         name: str = "space",
         function_key: FunctionKey | None = None,
         tables: Mapping[str, TableFunction] | None = None,
+        parts: PartsFunction | None = None,
     ) -> None:
+        if not isinstance(choices, Iterable):
+            raise SpaceError(f"a space is made of a list of Choice objects, got {choices!r}")
         self.choices: tuple[Choice, ...] = tuple(choices)
         self.name = name
         self.tables: Mapping[str, TableFunction] = dict(tables or {})
+        self.parts = parts
         self._build = build
         self._function_key = function_key
         if not self.choices:
             raise SpaceError("a space needs at least one choice")
         if wrong := [choice for choice in self.choices if not isinstance(choice, Choice)]:
             raise SpaceError(f"a space is made of Choice objects, got {wrong[0]!r}")
-        if build is not None and not callable(build):
-            raise SpaceError(f"`build` must be a function of an architecture, got {build!r}")
+        for what, function in (("build", build), ("function_key", function_key)):
+            if function is not None and not callable(function):
+                raise SpaceError(f"`{what}` must be a function of an architecture, got {function!r}")
+        if parts is not None and not callable(parts):
+            raise SpaceError(f"`parts` must be a function without arguments, got {parts!r}")
         self._column: dict[str, int] = {}
         self._code: list[dict[Any, int]] = []
         gates: list[dict[int, frozenset[int]]] = []
@@ -480,7 +493,18 @@ class Space:
         """Return one key per candidate: equal where two are the same function, as far as the space can tell."""
         if self._function_key is None:
             return list(candidates.row_keys())
-        return [self._function_key(architecture) for architecture in candidates]
+        keys = []
+        for architecture in candidates:
+            try:
+                key = self._function_key(architecture)
+                hash(key)
+            except Exception as error:
+                raise SpaceError(
+                    f"the function_key of {self!r} must return something hashable, and for {architecture!r} raised "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            keys.append(key)
+        return keys
 
     @property
     def buildable(self) -> bool:

@@ -139,6 +139,10 @@ class _Recorder(TorchDispatchMode):
         self._kept: list[Tensor] = []  # a storage that were freed could give its address to another one
         self._sizes: dict[int, Shape] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler, which takes seconds, to keep it away from this mode
+
     def input(self, tensor: Tensor) -> Tensor:
         """Return an argument without data, and count it as being in memory."""
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
@@ -295,6 +299,28 @@ def _affine(bias: Tensor, x: Tensor, y: Tensor, **factors: float) -> Tensor | No
     return _product(x, y) if bias.shape[-1:] in (y.shape[-1:], (1,)) and len(bias.shape) == 1 else None
 
 
+def _clone(x: Tensor, **memory_format: Any) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device="meta")
+
+
+def _cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor | None:
+    first = tensors[0]
+    axis %= max(len(first.shape), 1)
+    rests = {(*tensor.shape[:axis], *tensor.shape[axis + 1 :]) for tensor in tensors}
+    if len(rests) > 1 or len({(len(tensor.shape), tensor.dtype) for tensor in tensors}) > 1:
+        return None
+    joined = sum(tensor.shape[axis] for tensor in tensors)
+    return torch.empty((*first.shape[:axis], joined, *first.shape[axis + 1 :]), dtype=first.dtype, device="meta")
+
+
+def _mean(x: Tensor, axes: Sequence[int] | None = None, keep: bool = False, **dtype: Any) -> Tensor | None:
+    if not axes or dtype or not x.is_floating_point():
+        return None
+    gone = {axis % len(x.shape) for axis in axes}
+    shape = [1 if axis in gone else size for axis, size in enumerate(x.shape) if keep or axis not in gone]
+    return torch.empty(shape, dtype=x.dtype, device="meta")
+
+
 def _softmax(x: Tensor, axis: int, half_to_float: bool) -> Tensor | None:
     return None if half_to_float else torch.empty(x.shape, dtype=x.dtype, device="meta")
 
@@ -329,6 +355,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "bmm": _product,
     "addmm": _affine,
     "_softmax": _softmax,
+    "mean": _mean,
+    "clone": _clone,
+    "cat": _cat,
     **{name: _elementwise for name in _POINTWISE},
     **{f"{name}_": _elementwise_in_place for name in _POINTWISE},
 }
@@ -374,7 +403,9 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+_IN_PLACE = ("uniform", "normal", "zero", "fill", "bernoulli", "exponential", "erfinv", "mul", "add", "clamp", "copy")
 FILLING = {
     *(function for name, function in vars(nn.init).items() if name.endswith("_") and not name.startswith("_")),
-    *(getattr(Tensor, f"{name}_") for name in ("uniform", "normal", "zero", "fill", "bernoulli", "exponential")),
+    *(getattr(Tensor, f"{name}_") for name in _IN_PLACE),
 }
+"""What fills tensors in place, and has nothing to do where they have no data."""

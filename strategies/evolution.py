@@ -83,7 +83,7 @@ class Evolution(Strategy):
         if len(context.objectives) > 1:
             raise ValueError(
                 f"Evolution maximises one objective, and this search has {[str(each) for each in context.objectives]}; "
-                "join them to one score with the middleware Reward, or use the strategy NSGA2, which keeps a front"
+                "join them to one score with the middleware Reward"
             )
         # Where the next member goes once the population is complete: members are replaced in a circle, oldest first.
         self._oldest = 0

@@ -313,6 +313,15 @@ def ofa_like() -> tuple[Space, CostTable]:
     return space, CostTable(space, terms)
 
 
+def test_a_value_is_the_same_to_the_last_bit_however_it_is_asked_for() -> None:
+    space, table = ofa_like()
+    sample = space.sample(20_000, np.random.default_rng(1))
+    values = table.evaluate(sample)
+    for n in (1, 9, 256, 257, 10_000):
+        assert table.evaluate(sample[:n]).tolist() == values[:n].tolist()
+    assert [table.value(each) for each in sample[:300]] == values[:300].tolist()
+
+
 def test_speed_on_46_choices() -> None:
     space, table = ofa_like()
     sample = space.sample(100_000, np.random.default_rng(0))

@@ -139,7 +139,7 @@ def test_few_bins_only_cost_rejected_draws(bins: int) -> None:
     assert sorted(found) == sorted(keys)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     integer=st.booleans(),
@@ -338,12 +338,12 @@ def test_same_generator_same_draws() -> None:
 
 
 def test_counts_beyond_two_to_the_hundred_stay_bounds() -> None:
-    space = Space([Choice(f"c{i}", (0, 1, 2, 3)) for i in range(400)])
-    cost = TabledProfiler(CostTable(space, [((f"c{i}",), [0, 1, 2, 3]) for i in range(400)]), "cost")
+    space = Space([Choice(f"c{i}", (0, 1, 2, 3)) for i in range(120)])
+    cost = TabledProfiler(CostTable(space, [((f"c{i}",), [0, 1, 2, 3]) for i in range(120)]), "cost")
     exact = [1]
-    for _ in range(400):
+    for _ in range(120):
         exact = [sum(exact[max(r - 3, 0) : r + 1]) for r in range(len(exact) + 3)]
-    count = FeasibleSet(space, cost <= 600).count()
-    wanted = sum(exact[:601])
+    count = FeasibleSet(space, cost <= 180).count()
+    wanted = sum(exact[:181])
     assert count.low <= wanted <= count.high
     assert (count.high - count.low) / wanted < 1e-6

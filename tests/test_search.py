@@ -230,6 +230,18 @@ def test_a_finished_run_evaluates_nothing_again(tmp_path: Path) -> None:
     assert facts(first) == facts(second)
 
 
+def test_a_run_that_goes_on_for_longer_equals_one_that_did_so_at_once(tmp_path: Path) -> None:
+    space = toy_space()
+    whole = Search(space, chain(space, Measured(space)), evaluate, log=tmp_path / "whole.db", progress=False).run(40)
+    latency = Measured(space)
+    for trials in (1, 12, 12, 13, 30, 40):
+        search = Search(space, chain(space, latency), evaluate, log=tmp_path / "run.db", progress=False)
+        result = search.run(trials=trials)
+    assert facts(result) == facts(whole)
+    assert str(result.funnel) == str(whole.funnel)
+    assert dump(tmp_path / "run.db") == dump(tmp_path / "whole.db")
+
+
 def test_seconds_end_a_run_that_can_be_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -58,15 +59,10 @@ def serve(pipe: Connection, job: bytes, device: str | None, threads: int) -> Non
     except BaseException:
         pipe.send(Broken(traceback.format_exc()))
         return
-    pipe.send(Ready())
-    while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        if task is None:
-            return
-        pipe.send(run_task(task, space, evaluate, device))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone, and so is whoever reads a traceback
+        pipe.send(Ready())
+        while (task := pipe.recv()) is not None:
+            pipe.send(run_task(task, space, evaluate, device))
 
 
 def _leave_signals_to_parent() -> None:

@@ -224,8 +224,7 @@ class Filter(Middleware):
             remedy = "Check the tests on a few architectures of space.sample(...)"
         else:
             remedy = f"The nearest miss: {self._nearest.describe()}. Loosen that limit"
-        out = self._in_a_row >= self.patience
-        longer = f", or go on for longer with patience=... (now {self.patience})" if out else ""
+        longer = "" if self.inner.exhausted else f", or go on for longer with patience=... (now {self.patience})"
         return (
             f"{self.context.stage} turned away {self._in_a_row} candidates in a row, {total} in all: {parts}. "
             f"{remedy}{longer}"
@@ -266,7 +265,7 @@ def _told(tell: object) -> Literal["bad score"] | float | None:
 def _cost(test: Test) -> int:
     """Return the place of a test in the order cheap first."""
     if isinstance(test, Constraint):
-        kind = KINDS.index(test.profiler.kind)
+        kind = 0 if test.profiler.fixed else KINDS.index(test.profiler.kind)
         return kind if kind < len(KINDS) - 1 else len(KINDS)
     return len(KINDS) if isinstance(test, Recorded) else len(KINDS) - 1
 

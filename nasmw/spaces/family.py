@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -16,9 +16,9 @@ from nasmw.choice import Choice
 from nasmw.cost import CostTable
 from nasmw.errors import SpaceError
 from nasmw.space import Space
-from nasmw.spaces.layers import Cost, Size
+from nasmw.spaces.layers import Cost, Placed, Size, total
 
-__all__ = ["Family", "Part", "positive"]
+__all__ = ["Family", "Part", "positive", "tabulate"]
 
 
 @attrs.frozen(eq=False)
@@ -30,10 +30,18 @@ class Part:
         cost: Takes one option of each of them, in order, and returns the cost for one input. Where one of the choices
             is inactive it is called with any of its options, so the choices that decide whether the part exists belong
             into the scope.
+        layers: Takes the same and returns the layers that the part consists of, each where it is; None where they are
+            not described.
     """
 
     scope: tuple[str, ...]
     cost: Callable[..., Cost]
+    layers: Callable[..., Sequence[Placed]] | None = None
+
+    @classmethod
+    def of(cls, scope: tuple[str, ...], layers: Callable[..., Sequence[Placed]]) -> Part:
+        """Return the part that consists of layers, whose costs add up to its cost."""
+        return cls(scope, lambda *chosen: total(placed.cost() for placed in layers(*chosen)), layers)
 
 
 class Family(ABC):
@@ -68,7 +76,11 @@ class Family(ABC):
     def space(self, **options: Any) -> Space:
         """Return the space; further options are those of `Space`."""
         tables = {"macs": self.macs, "params": self.params}
-        return Space(self.choices(), self.build, name=self.name, tables=tables, **options)
+        return Space(self.choices(), self.build, name=self.name, tables=tables, parts=self.own_parts, **options)
+
+    def own_parts(self) -> Iterator[Part]:
+        """Yield the parts on images of the space's own size."""
+        return self.parts(self.input_size)
 
     def macs(self, space: Space, input_shape: tuple[int, ...] | None = None) -> CostTable:
         """Return the multiply-adds for a batch of images of shape ``(n, 3, height, width)``, as an exact table.
@@ -91,18 +103,32 @@ class Family(ABC):
         return self._table(space, "params", self.input_size)
 
     def _table(self, space: Space, metric: str, size: Size) -> CostTable:
-        terms = []
-        for part in self.parts(size):
-            options = [space.choices[space.column(name)].options for name in part.scope]
-            costs = [getattr(part.cost(*chosen), metric) for chosen in itertools.product(*options)]
-            table = np.array(costs, dtype=np.int64).reshape([len(values) for values in options])
-            terms.append(_without_constant_axes(part.scope, table))
-        return CostTable(space, terms, name=metric)
+        def value(part: Part, *chosen: Any) -> int:
+            number: int = getattr(part.cost(*chosen), metric)
+            return number
+
+        return CostTable(space, tabulate(space, self.parts(size), value, np.int64), name=metric)
 
 
-def _without_constant_axes(
-    scope: tuple[str, ...], table: npt.NDArray[np.int64]
-) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def tabulate(
+    space: Space, parts: Iterable[Part], value: Callable[..., float], dtype: npt.DTypeLike
+) -> Iterator[tuple[tuple[str, ...], npt.NDArray[Any]]]:
+    """Yield one term of a `CostTable` for each part, over those of its choices that it depends on.
+
+    Args:
+        space: The space that has the choices.
+        parts: The parts of its networks.
+        value: Takes a part and one option of each choice in its scope, returns a number.
+        dtype: Of the numbers.
+    """
+    for part in parts:
+        options = [space.choices[space.column(name)].options for name in part.scope]
+        values = [value(part, *chosen) for chosen in itertools.product(*options)]
+        table = np.array(values, dtype=dtype).reshape([len(some) for some in options])
+        yield _without_constant_axes(part.scope, table)
+
+
+def _without_constant_axes(scope: tuple[str, ...], table: npt.NDArray[Any]) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
     """Return the table over those choices only that it depends on."""
     kept = []
     for axis, name in enumerate(scope):

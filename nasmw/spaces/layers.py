@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 import attrs
 from torch import Tensor, nn
 
-__all__ = ["Conv", "Cost", "InvertedResidual", "Linear", "Size", "divisible", "strided", "total"]
+__all__ = [
+    "Conv",
+    "Cost",
+    "GlobalPool",
+    "InvertedResidual",
+    "Layer",
+    "Linear",
+    "Placed",
+    "Size",
+    "divisible",
+    "strided",
+    "total",
+]
 
 Size = tuple[int, int]
 """Height and width of a feature map."""
@@ -51,6 +64,59 @@ def divisible(width: float, divisor: int = 8) -> int:
 def strided(size: Size, stride: int) -> Size:
     """Return the size after a padded convolution of odd kernel with a stride."""
     return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
+
+
+class Layer(Protocol):
+    """The description of a layer: a frozen attrs class whose attributes decide on module and cost."""
+
+    def module(self) -> nn.Module:
+        """Return the layer."""
+
+    def cost(self, at: Any, /) -> Cost:
+        """Return the cost on what the layer is applied to."""
+
+
+@attrs.frozen
+class Placed:
+    """A layer and what it is applied to: what its latency depends on.
+
+    Attributes:
+        layer: The description of the layer.
+        at: Height and width of the feature map that comes in, or a number of tokens.
+        image: Height and width of the network's image.
+
+    Example:
+        >>> placed = Placed(InvertedResidual(24, 32, 72, 3, 2), (80, 80), (160, 160))
+        >>> placed.key
+        'InvertedResidual(inputs=24, outputs=32, hidden=72, kernel=3, stride=2) on 80x80'
+        >>> placed.image_key
+        'InvertedResidual(inputs=24, outputs=32, hidden=72, kernel=3, stride=2) on 80x80 in 160x160'
+    """
+
+    layer: Layer
+    at: Size | int
+    image: Size
+
+    @property
+    def key(self) -> str:
+        """Under what tables of latencies have the layer: its class, its attributes that are no defaults, and `at`."""
+        kind: Any = type(self.layer)
+        given = (
+            f"{field.name}={value!r}"
+            for field in attrs.fields(kind)
+            if (value := getattr(self.layer, field.name)) != field.default
+        )
+        at = self.at if isinstance(self.at, int) else f"{self.at[0]}x{self.at[1]}"
+        return f"{kind.__name__}({', '.join(given)}) on {at}"
+
+    @property
+    def image_key(self) -> str:
+        """The key in tables that were measured for each size of images apart."""
+        return f"{self.key} in {self.image[0]}x{self.image[1]}"
+
+    def cost(self) -> Cost:
+        """Return the cost of the layer where it is."""
+        return self.layer.cost(self.at)
 
 
 @attrs.frozen
@@ -124,6 +190,21 @@ class Linear:
         """Return the cost of applying it to a number of tokens."""
         weights = self.inputs * self.outputs
         return Cost(weights * tokens, weights + self.outputs)
+
+
+@attrs.frozen
+class GlobalPool:
+    """The mean over height and width; it has no multiply-adds and no parameters."""
+
+    channels: int
+
+    def module(self) -> nn.AdaptiveAvgPool2d:
+        """Return the layer."""
+        return nn.AdaptiveAvgPool2d(1)
+
+    def cost(self, size: Size) -> Cost:
+        """Return no cost."""
+        return Cost()
 
 
 class SqueezeExcite(nn.Module):

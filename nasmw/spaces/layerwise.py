@@ -15,7 +15,7 @@ from nasmw.choice import Choice
 from nasmw.errors import SpaceError
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
-from nasmw.spaces.layers import Conv, Cost, InvertedResidual, Linear, Size, strided
+from nasmw.spaces.layers import Conv, GlobalPool, InvertedResidual, Linear, Placed, Size, strided
 
 __all__ = ["fbnet", "proxylessnas"]
 
@@ -180,6 +180,10 @@ class _Layerwise(Family):
         return Conv(self.slots[-1].outputs, self.head, activation=self.activation)
 
     @property
+    def pool(self) -> GlobalPool:
+        return GlobalPool(self.head)
+
+    @property
     def classifier(self) -> Linear:
         return Linear(self.head, self.num_classes)
 
@@ -190,27 +194,28 @@ class _Layerwise(Family):
                 start=nn.Sequential(*(layer.module() for layer in self.start)),
                 layers=nn.Sequential(*(layer.module() if layer else nn.Identity() for layer in layers)),
                 end=self.end.module(),
-                pool=nn.AdaptiveAvgPool2d(1),
+                pool=self.pool.module(),
                 flatten=nn.Flatten(),
                 classifier=self.classifier.module(),
             )
         )
 
     def parts(self, size: Size) -> Iterator[Part]:
-        fixed = self.classifier.cost()
+        image = size
+        fixed = []
         for layer in self.start:
-            fixed += layer.cost(size)
+            fixed.append(Placed(layer, size, image))
             size = strided(size, layer.stride)
         for slot in self.slots:
-            yield Part((slot.choice,), partial(self.layer_cost, slot, size))
+            yield Part.of((slot.choice,), partial(self.slot_layers, slot, size, image))
             size = strided(size, slot.stride)
-        fixed += self.end.cost(size)
-        yield Part((), lambda: fixed)
+        fixed += [Placed(self.end, size, image), Placed(self.pool, size, image), Placed(self.classifier, 1, image)]
+        yield Part.of((), lambda: fixed)
 
-    def layer_cost(self, slot: _Slot, size: Size, operator: str) -> Cost:
-        """Return the cost of an operator in a layer."""
+    def slot_layers(self, slot: _Slot, size: Size, image: Size, operator: str) -> list[Placed]:
+        """Return an operator where it is, nothing where it passes its input on."""
         layer = self.layer(slot, operator)
-        return layer.cost(size) if layer else Cost()
+        return [Placed(layer, size, image)] if layer else []
 
 
 class _FBNet(_Layerwise):

@@ -15,7 +15,7 @@ from nasmw.choice import Choice
 from nasmw.errors import SpaceError
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
-from nasmw.spaces.layers import Conv, Cost, InvertedResidual, Linear, Size, divisible, strided
+from nasmw.spaces.layers import Conv, GlobalPool, InvertedResidual, Linear, Placed, Size, divisible, strided
 
 __all__ = ["mobilenetv3"]
 
@@ -174,7 +174,7 @@ class _MobileNetV3(Family):
                 stem=stem.module(),
                 stages=nn.Sequential(*stages),
                 head0=self.last_conv(width, last_width).module(),
-                pool=nn.AdaptiveAvgPool2d(1),
+                pool=GlobalPool(last_width).module(),
                 head1=mix.module(),
                 flatten=nn.Flatten(),
                 classifier=classifier.module(),
@@ -182,29 +182,37 @@ class _MobileNetV3(Family):
         )
 
     def parts(self, size: Size) -> Iterator[Part]:
-        yield Part(("stem.kernel", "stage0.width", "stage0.kernel"), partial(self.start_cost, size))
+        yield Part.of(("stem.kernel", "stage0.width", "stage0.kernel"), partial(self.start_layers, size))
         sizes = list(itertools.accumulate(STRIDES, strided, initial=strided(size, 2)))
         for stage in range(1, len(STRIDES)):
             width = f"stage{stage}.width"
             first = (f"stage{stage - 1}.width", width, *self.decisions(stage, 0))
-            yield Part(first, partial(self.first_cost, stage, sizes[stage]))
+            yield Part.of(first, partial(self.first_layers, stage, sizes[stage], size))
             for number in range(1, max(DEPTHS)):
                 scope = (f"stage{stage}.depth", width, *self.decisions(stage, number))
-                yield Part(scope, partial(self.later_cost, stage, number, sizes[stage + 1]))
+                yield Part.of(scope, partial(self.later_layers, stage, number, sizes[stage + 1], size))
         scope = (f"stage{len(STRIDES) - 1}.width", "head0.width")
-        yield Part(scope, lambda inputs, outputs: self.last_conv(inputs, outputs).cost(sizes[-1]))
-        yield Part(("head0.width", "head1.width"), self.mix_cost)
+        yield Part.of(scope, lambda inputs, outputs: [Placed(self.last_conv(inputs, outputs), sizes[-1], size)])
+        yield Part.of(("head0.width", "head1.width"), partial(self.end_layers, sizes[-1], size))
 
-    def start_cost(self, size: Size, stem_kernel: int, width: int, kernel: int) -> Cost:
+    def start_layers(self, image: Size, stem_kernel: int, width: int, kernel: int) -> list[Placed]:
         stem, block = self.start(stem_kernel, width, kernel)
-        return stem.cost(size) + block.cost(strided(size, stem.stride))
+        return [Placed(stem, image, image), Placed(block, strided(image, stem.stride), image)]
 
-    def first_cost(self, stage: int, size: Size, inputs: int, outputs: int, *chosen: Any) -> Cost:
-        return self.block(stage, 0, inputs, outputs, *chosen).cost(size)
+    def first_layers(
+        self, stage: int, size: Size, image: Size, inputs: int, outputs: int, *chosen: Any
+    ) -> list[Placed]:
+        return [Placed(self.block(stage, 0, inputs, outputs, *chosen), size, image)]
 
-    def later_cost(self, stage: int, number: int, size: Size, depth: int, width: int, *chosen: Any) -> Cost:
-        return self.block(stage, number, width, width, *chosen).cost(size) if depth > number else Cost()
+    def later_layers(
+        self, stage: int, number: int, size: Size, image: Size, depth: int, width: int, *chosen: Any
+    ) -> list[Placed]:
+        return [Placed(self.block(stage, number, width, width, *chosen), size, image)] if depth > number else []
 
-    def mix_cost(self, inputs: int, outputs: int) -> Cost:
+    def end_layers(self, size: Size, image: Size, inputs: int, outputs: int) -> list[Placed]:
         conv, classifier = self.mix(inputs, outputs)
-        return conv.cost((1, 1)) + classifier.cost()
+        return [
+            Placed(GlobalPool(inputs), size, image),
+            Placed(conv, (1, 1), image),
+            Placed(classifier, 1, image),
+        ]

@@ -15,7 +15,7 @@ from nasmw.choice import Choice
 from nasmw.errors import SpaceError
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
-from nasmw.spaces.layers import Conv, Cost, InvertedResidual, Linear, Size, divisible, strided
+from nasmw.spaces.layers import Conv, GlobalPool, InvertedResidual, Linear, Placed, Size, divisible, strided
 
 __all__ = ["compofa", "ofa_mobilenetv3"]
 
@@ -201,6 +201,10 @@ class _OnceForAll(Family):
         return Conv(self.widths[-3], self.widths[-2], activation="h_swish")
 
     @property
+    def pool(self) -> GlobalPool:
+        return GlobalPool(self.widths[-2])
+
+    @property
     def feature_mix_layer(self) -> Conv:
         return Conv(self.widths[-2], self.widths[-1], norm=False, activation="h_swish")
 
@@ -223,7 +227,7 @@ class _OnceForAll(Family):
                 first_block=self.first_block.module(),
                 stages=nn.Sequential(*stages),
                 final_expand_layer=self.final_expand_layer.module(),
-                pool=nn.AdaptiveAvgPool2d(1),
+                pool=self.pool.module(),
                 feature_mix_layer=self.feature_mix_layer.module(),
                 flatten=nn.Flatten(),
                 classifier=self.classifier.module(),
@@ -231,28 +235,30 @@ class _OnceForAll(Family):
         )
 
     def parts(self, size: Size) -> Iterator[Part]:
-        yield Part(("resolution",), self.ends_cost)
+        yield Part.of(("resolution",), self.end_layers)
         for stage, number in itertools.product(range(len(STRIDES)), range(max(DEPTHS))):
             scope = ("resolution", f"stage{stage}.depth", *self.decisions(stage, number))
-            yield Part(scope, partial(self.block_cost, stage, number))
+            yield Part.of(scope, partial(self.block_layers, stage, number))
 
-    def block_cost(self, stage: int, number: int, resolution: int, depth: int, *chosen: int) -> Cost:
-        """Return the cost of a block, nothing where the stage is not that deep."""
+    def block_layers(self, stage: int, number: int, resolution: int, depth: int, *chosen: int) -> list[Placed]:
+        """Return a block where it is, nothing where the stage is not that deep."""
         if depth <= number:
-            return Cost()
+            return []
         block = self.block(stage, number, *self.setting(stage, depth, *chosen))
-        return block.cost(_sizes(resolution)[stage + bool(number)])
+        return [Placed(block, _sizes(resolution)[stage + bool(number)], (resolution, resolution))]
 
-    def ends_cost(self, resolution: int) -> Cost:
-        """Return the cost of what comes before and after the stages."""
+    def end_layers(self, resolution: int) -> list[Placed]:
+        """Return what comes before and after the stages."""
+        image = resolution, resolution
         sizes = _sizes(resolution)
-        return (
-            self.first_conv.cost((resolution, resolution))
-            + self.first_block.cost(sizes[0])
-            + self.final_expand_layer.cost(sizes[-1])
-            + self.feature_mix_layer.cost((1, 1))
-            + self.classifier.cost()
-        )
+        return [
+            Placed(self.first_conv, image, image),
+            Placed(self.first_block, sizes[0], image),
+            Placed(self.final_expand_layer, sizes[-1], image),
+            Placed(self.pool, sizes[-1], image),
+            Placed(self.feature_mix_layer, (1, 1), image),
+            Placed(self.classifier, 1, image),
+        ]
 
 
 @attrs.frozen

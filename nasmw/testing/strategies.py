@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.choice import Choice
 from nasmw.context import Context
 from nasmw.errors import DeadlockError, OrderError
 from nasmw.objective import Objective
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.strategy import Strategy, batch_of_none
 from nasmw.testing.toy import TableProfiler, toy_space

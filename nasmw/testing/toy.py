@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasmw.candidates import Architecture, Candidates, Floats, Outcomes
+from nasmw.choice import Choice
 from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.errors import ProfilerError
 from nasmw.profiler import Bounds, Profiler
-from nasmw.choice import Choice
 from nasmw.space import Space
 from nasmw.strategy import Strategy
 
