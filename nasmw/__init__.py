@@ -7,7 +7,9 @@ from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.choice import Choice
 from nasmw.constraint import Constraint
 from nasmw.context import Context, recorded
+from nasmw.cost import CostTable, MaxTable
 from nasmw.errors import NasmwError
+from nasmw.feasible import FeasibleSet
 from nasmw.middleware import Chain, Deduplicate, Filter, Penalize, Rank, Reward
 from nasmw.objective import Objective
 from nasmw.profiler import MultiProfiler, Profiler, profile
@@ -15,6 +17,7 @@ from nasmw.result import Result, load
 from nasmw.search import Search
 from nasmw.space import Space
 from nasmw.strategy import Middleware, Strategy, Verdict
+from nasmw.tabled import TabledProfiler
 from nasmw.trial import Trial
 
 __version__ = "0.1.0"
@@ -25,8 +28,11 @@ __all__ = [
     "Choice",
     "Constraint",
     "Context",
+    "CostTable",
     "Deduplicate",
+    "FeasibleSet",
     "Filter",
+    "MaxTable",
     "Middleware",
     "MultiProfiler",
     "NasmwError",
@@ -41,6 +47,7 @@ __all__ = [
     "Space",
     "Status",
     "Strategy",
+    "TabledProfiler",
     "Trial",
     "Verdict",
     "load",

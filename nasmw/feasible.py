@@ -7,17 +7,17 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
 from nasmw.binned import PROVED, Binned, Limit, bins_for, bytes_for, cheapest
-from nasmw.candidates import Architecture, Candidates, Codes
+from nasmw.candidates import Candidates, Codes
 from nasmw.constraint import Constraint, Constraints
 from nasmw.cost import CostTable, MaxTable, TableBase
 from nasmw.diagram import Diagram, Quantity, TooBigError
 from nasmw.elimination import Variable
 from nasmw.errors import ConstraintError
+from nasmw.findings import Count, Diagnosis, Estimate, LimitReport, Optimum
 from nasmw.limits import Bounded, TableRange, as_constraints, bounded, ranges
 from nasmw.profiler import Profiler
 from nasmw.repair import Repair
@@ -33,94 +33,6 @@ PROBES = 2048
 RANKED = 2**53
 TRIES = 2**21
 NEVER = 4096
-
-
-@attrs.frozen
-class Count:
-    """How many architectures there are: at least `low`, at most `high`, and `exact` where that is known."""
-
-    low: int
-    high: int
-    exact: int | None
-
-    def __str__(self) -> str:
-        return f"{self.exact}" if self.exact is not None else f"{self.low:.4g} to {self.high:.4g}"
-
-
-@attrs.frozen
-class Estimate:
-    """A number estimated from random draws, and its standard error."""
-
-    value: float
-    error: float
-
-
-@attrs.frozen
-class Optimum:
-    """The least or greatest value of a profiler under limits.
-
-    Attributes:
-        value: The value of `architecture`.
-        architecture: The best architecture found.
-        bound: What no architecture within the limits can be better than.
-        exact: Whether `architecture` is proved to be the best one.
-    """
-
-    value: float
-    architecture: Architecture
-    bound: float
-    exact: bool
-
-
-@attrs.frozen
-class LimitReport:
-    """What one limit means: the values that the space has, and the share of it that the limit leaves by itself."""
-
-    constraint: Constraint
-    low: float | None
-    high: float | None
-    share: float
-
-
-@attrs.frozen
-class Diagnosis:
-    """What limits mean for a space; its text is for people.
-
-    Attributes:
-        limits: One report for each limit.
-        share: The share of the space that all limits together leave; an upper bound where not counted exactly.
-        conflict: Where nothing was found to be left, limits of which each one is needed for that; else empty.
-        proved: Whether it is proved that no architecture meets these.
-        nearest: For each limit in conflict that is on a table, the best value that the others allow, and an
-            architecture that has it.
-    """
-
-    limits: tuple[LimitReport, ...]
-    share: float
-    conflict: tuple[Constraint, ...] = ()
-    proved: bool = False
-    nearest: tuple[tuple[Constraint, float, Architecture], ...] = ()
-
-    def __str__(self) -> str:
-        lines = []
-        if self.conflict:
-            names = " and ".join(map(str, self.conflict))
-            none = "No architecture meets" if self.proved else "No architecture was found that meets"
-            lines.append(f"{none} {names}{' together' if len(self.conflict) > 1 else ''}.")
-            for term, value, architecture in self.nearest:
-                unit = f" {term.profiler.unit}" if term.profiler.unit else ""
-                best = "greatest" if math.isinf(term.high) or value < term.low else "least"
-                among = " that meet the others" if len(self.conflict) > 1 else ""
-                lines.append(
-                    f"The {best} {term.profiler.name} of architectures{among} is {value:.6g}{unit}, "
-                    f"of {dict(architecture)!r}."
-                )
-        for report in self.limits:
-            known = "" if report.low is None else f" (the space has {report.low:.6g} to {report.high:.6g})"
-            lines.append(f"{report.constraint}{known} leaves {report.share:.3g} of the space.")
-        if len(self.limits) > 1 and not self.conflict:
-            lines.append(f"Together they leave at most {self.share:.3g} of the space.")
-        return " ".join(lines)
 
 
 def by_construction(term: Constraint) -> bool:

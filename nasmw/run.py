@@ -278,10 +278,8 @@ class Run:
         while True:
             while self.may_ask(executor) and time.monotonic() < deadline:
                 self.ask()
-            while self.queue and executor.free and time.monotonic() < deadline:
-                number = self.queue.popleft()
-                executor.submit(self.task(number))
-                self.running += 1
+                self.submit(executor, deadline)
+            self.submit(executor, deadline)
             if (finished := self.next_to_tell()) is not None:
                 self.tell(finished, bar)
                 continue
@@ -304,9 +302,9 @@ class Run:
             self.log.commit(self.context.funnel)
             return ended
 
-    def submit(self, executor: Executor) -> None:
+    def submit(self, executor: Executor, deadline: float) -> None:
         """Hand trials that were asked to workers that are free."""
-        while self.queue and executor.free:
+        while self.queue and executor.free and time.monotonic() < deadline:
             executor.submit(self.task(self.queue.popleft()))
             self.running += 1
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nasmw.errors import ProfilerError, did_you_mean
 
-__all__ = ["ChoiceLatencies", "LatencyTable", "Unit", "milliseconds"]
+__all__ = ["ChoiceLatencies", "LatencyTable", "Unit", "check_latency", "milliseconds", "option_key", "read_document"]
 
 FORMAT = "nasmw latency table"
 VERSION = 1
@@ -83,10 +83,15 @@ def _terms(values: Iterable[ChoiceLatencies]) -> tuple[ChoiceLatencies, ...]:
 
 
 def _latencies(values: Mapping[str, float]) -> dict[str, float]:
-    return {str(key): _latency(value, str(key)) for key, value in values.items()}
+    return {str(key): check_latency(value, str(key)) for key, value in values.items()}
 
 
-def _latency(value: object, what: str) -> float:
+def check_latency(value: object, what: str) -> float:
+    """Return a latency as a float.
+
+    Raises:
+        ProfilerError: If it is no finite number of at least 0.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
         raise ProfilerError(f"the latency of {what} must be a finite number of at least 0, got {value!r}")
     return float(value)
@@ -121,7 +126,7 @@ class ChoiceLatencies:
             key = option_key(row[:-1])
             if key in latencies:
                 raise ProfilerError(f"the latencies of {names} have two rows for {key}")
-            latencies[key] = scale * _latency(row[-1], f"{names} being {key}")
+            latencies[key] = scale * check_latency(row[-1], f"{names} being {key}")
         return cls(names, latencies)
 
 
@@ -164,7 +169,7 @@ class LatencyTable:
             raise ProfilerError(f"a table of latencies has entries of layers or of choices, this one has {had}")
         for what in ("overhead", "relative_error"):
             if getattr(self, what) is not None:
-                _latency(getattr(self, what), what)
+                check_latency(getattr(self, what), what)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], unit: str | None = None, what: str = "the table") -> LatencyTable:
@@ -187,7 +192,7 @@ class LatencyTable:
         for field in document:
             if field not in FIELDS:
                 raise ProfilerError(f"{what} has an unknown field {field!r}{did_you_mean(field, FIELDS)}")
-        if "unit" not in document:
+        if document.get("unit") is None:
             raise ProfilerError(f"{what} has no unit; write one of {get_args(Unit)} into its field 'unit'")
         scale = milliseconds(document["unit"], what)
         if unit not in (None, document["unit"]):
@@ -200,10 +205,10 @@ class LatencyTable:
             choices.append(ChoiceLatencies.of(term["names"], term["rows"], scale))
         return cls(
             _field(document, "device", str, what),
-            {key: scale * _latency(value, key) for key, value in layers.items()},
+            {key: scale * check_latency(value, key) for key, value in layers.items()},
             choices,
             network=_field(document, "network", str, what),
-            overhead=scale * _latency(document.get("overhead", 0), "overhead"),
+            overhead=scale * check_latency(document.get("overhead", 0), "overhead"),
             relative_error=document.get("relative_error"),
             included=_field(document, "included", list, what),
             notes=_field(document, "notes", dict, what),

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from nasmw.errors import ProfilerError
-from nasmw.profilers.lookup_file import FORMAT, ChoiceLatencies, LatencyTable, milliseconds, read_document
+from nasmw.profilers.lookup_file import (
+    FORMAT,
+    ChoiceLatencies,
+    LatencyTable,
+    check_latency,
+    milliseconds,
+    read_document,
+)
 from nasmw.spaces.layers import Conv, GlobalPool, InvertedResidual, Layer, Linear, Placed, Size, strided
 
 __all__ = ["TableFormat", "read_latency_table"]
@@ -87,6 +94,8 @@ def _recognised(document: Mapping[str, Any]) -> TableFormat | None:
 def _once_for_all(document: Mapping[str, Any], scale: float) -> LatencyTable:
     layers = {}
     for height, entries in document["tables"].items():
+        if not height.isdecimal():
+            raise ProfilerError(f"the `tables` of once-for-all are by the height of images, got {height!r}")
         image = int(height), int(height)
         for layer, at, mean in _entries(entries, "h_swish"):
             layers[Placed(layer, at, image).image_key] = scale * mean
@@ -101,8 +110,10 @@ def _proxylessnas(document: Mapping[str, Any], scale: float) -> LatencyTable:
     return LatencyTable(device, layers, network="ProxylessNAS", included=["GlobalPool"])
 
 
-def _entries(entries: Mapping[str, Any], activation: str) -> Iterator[tuple[Layer, Size | int, float]]:
+def _entries(entries: object, activation: str) -> Iterator[tuple[Layer, Size | int, float]]:
     """Yield each entry's layer, what it is applied to, and its mean latency."""
+    if not isinstance(entries, Mapping):
+        raise ProfilerError(f"latencies are an object with a key for each layer, got {entries!r}")
     for key, entry in entries.items():
         fields = KEY.fullmatch(key)
         if fields is None:
@@ -111,7 +122,7 @@ def _entries(entries: Mapping[str, Any], activation: str) -> Iterator[tuple[Laye
             )
         if not isinstance(entry, Mapping) or "mean" not in entry:
             raise ProfilerError(f"the entry of {key!r} is an object with a 'mean', got {entry!r}")
-        yield (*_layer(key, fields.groupdict(), activation), entry["mean"])
+        yield (*_layer(key, fields.groupdict(), activation), check_latency(entry["mean"], repr(key)))
 
 
 def _layer(key: str, fields: Mapping[str, str | None], activation: str) -> tuple[Layer, Size | int]:
@@ -163,17 +174,24 @@ def _block(key: str, numbers: Mapping[str, int]) -> InvertedResidual:
 
 
 def _fbnet(document: Mapping[str, Any], unit: str | None, what: str) -> LatencyTable:
-    (field,) = (field for field in document if field.startswith("latency"))
+    fields = [field for field in document if field.startswith("latency")]
+    operators, field = document["ops"], fields[0]
+    rows = document[field]
+    if len(fields) > 1 or not _is_matrix(rows, len(operators)):
+        raise ProfilerError(f"{what} has one row for each layer, of {len(operators)} latencies; got {fields}: {rows!r}")
     said = document.get("unit", field.removeprefix("latency").removeprefix("_") or None)
     if said is not None and unit not in (None, said):
         raise ProfilerError(f"{what} is in {said!r}, not in {unit!r} as was said")
     scale = milliseconds(said or unit, what)
-    operators = [
-        FBNET_SHUFFLED.sub(r"k\1_e1_g2", operator.removeprefix("ir_")) for operator in document["ops"]
-    ]  # their s2 is a channel shuffle of two groups
+    # Their s2 is a shuffle of the channels of two groups.
+    names = [FBNET_SHUFFLED.sub(r"k\1_e1_g2", str(operator).removeprefix("ir_")) for operator in operators]
     choices = [
-        ChoiceLatencies.of([f"layer{number}.op"], list(zip(operators, row, strict=True)), scale)
-        for number, row in enumerate(document[field])
+        ChoiceLatencies.of([f"layer{number}.op"], list(zip(names, row, strict=True)), scale)
+        for number, row in enumerate(rows)
     ]
     device = document.get("device", "the CPU of the table's author")
     return LatencyTable(device, choices=choices, network="FBNet, the 22 layers to choose")
+
+
+def _is_matrix(rows: object, columns: int) -> bool:
+    return isinstance(rows, list) and all(isinstance(row, list) and len(row) == columns for row in rows)

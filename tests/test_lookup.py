@@ -19,7 +19,7 @@ from torch import nn
 
 from nasmw import Chain, Choice, Filter, Search, Space, spaces
 from nasmw.errors import ProfilerError, SpaceError
-from nasmw.feasible import FeasibleSet
+from nasmw.feasible import FeasibleSet, by_construction
 from nasmw.profilers import (
     ChoiceLatencies,
     LatencyTable,
@@ -32,6 +32,7 @@ from nasmw.profilers import (
 from nasmw.spaces.family import Part
 from nasmw.spaces.layers import Conv, Cost, Placed
 from nasmw.strategies import Random
+from nasmw.tabled import TabledProfiler
 from nasmw.testing import ProfilerContract
 
 IMAGE = (8, 8)
@@ -171,6 +172,9 @@ def test_values_are_measured_and_still_fixed() -> None:
     measuring = TorchLatencyProfiler(None, image())
     assert not measuring.fixed and not measuring.pure
     assert not (latency + measuring).fixed and not (latency + measuring).pure
+    learned = TabledProfiler(latency.table, "learned", kind="learned")
+    assert not (latency + learned).fixed and (latency + learned).pure
+    assert by_construction(2 * latency <= 20.0) and not by_construction(latency + learned <= 20.0)
 
 
 def image() -> torch.Tensor:
@@ -326,6 +330,7 @@ def test_saved_tables_come_back(tmp_path: Path, suffix: str, table: LatencyTable
     ("content", "message"),
     [
         (document(unit=None), "has no unit; write one of"),
+        (document() | {"unit": None}, "has no unit; write one of"),
         (document(unit="seconds"), r"unit of .*table.json' is one of \('s', 'ms', 'us'\), got 'seconds'"),
         (document(version=2), "has version 2, this nasmw reads up to 1; update"),
         (document(version=None), "has version None"),
@@ -393,7 +398,9 @@ def test_keys_stay_what_files_have() -> None:
     assert len(set(keys)) == 6 + 9 * 2 * 5
 
 
-@pytest.mark.parametrize("space", [spaces.ofa_mobilenetv3(), spaces.compofa(), spaces.fbnet(), spaces.mobilenetv3()])
+@pytest.mark.parametrize(
+    "space", [spaces.ofa_mobilenetv3(), spaces.compofa(), spaces.fbnet(), spaces.mobilenetv3(), spaces.nasbench201()]
+)
 def test_descriptions_of_ready_spaces_are_those_of_their_costs(space: Space) -> None:
     ones = LatencyTable("board", {placed.key: placed.cost().macs for placed in required_layers(space)})
     batch = space.sample(50, np.random.default_rng(0))
@@ -415,7 +422,15 @@ BLOCK = "expanded_conv-input:112x112x16-output:56x56x24-expand:3-kernel:3-stride
         ({"unit": "ms", "Pool-input:2x2x3-output:1x1x3": {"mean": 1.0}}, "kind of layer that is not known"),
         ({"unit": "ms", BLOCK.replace("56x56", "55x55"): {"mean": 1.0}}, "output would be 56x56"),
         ({"unit": "ms", BLOCK.replace("skip:0", "skip:1"): {"mean": 1.0}}, "idskip:1 of a block that has another"),
+        (
+            {"unit": "ms", BLOCK: {"mean": "fast"}},
+            "latency of 'expanded_conv.* finite number of at least 0, got 'fast'",
+        ),
         ({"tables": {"160": {}}}, "does not say in which unit"),
+        ({"unit": "ms", "tables": {"small": {}}}, "by the height of images, got 'small'"),
+        ({"unit": "ms", "tables": {"160": [1.0]}}, r"a key for each layer, got \[1.0\]"),
+        ({"ops": ["skip"], "latency_ms": [[1.0, 2.0]]}, "one row for each layer, of 1 latencies"),
+        ({"ops": ["skip"], "latency_ms": [[1.0]], "latency_us": [[1.0]]}, r"got \['latency_ms', 'latency_us'\]"),
         ({"ops": ["skip"], "latency": [[1.0]]}, "does not say in which unit"),
         ({"ops": ["skip"], "latency_minutes": [[1.0]]}, "is one of .*, got 'minutes'"),
     ],

@@ -148,9 +148,7 @@ class TestWarmRestarts:
     def test_a_metric_that_the_trials_lack_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "run.db"
         search(path, Random()).run(trials=3)
-        with pytest.raises(
-            LogMismatchError, match=r"\['accuracy'\], and this search optimises \['f1'\]"
-        ):
+        with pytest.raises(LogMismatchError, match=r"\['accuracy'\], and this search optimises \['f1'\]"):
             search(path, Random(), objectives="f1", resume="warm").run(trials=5)
 
     def test_a_profiler_that_the_trials_lack_is_asked(self, tmp_path: Path) -> None:
@@ -263,9 +261,7 @@ class TestNames:
         def accuracy(architecture: dict[str, Any]) -> float:
             return 0.0
 
-        with pytest.raises(
-            EvaluationError, match=r"\['accuracy'\], which are names of profilers or scorers"
-        ):
+        with pytest.raises(EvaluationError, match=r"\['accuracy'\], which are names of profilers or scorers"):
             search(None, Chain(Random(), Rank(accuracy, groups_of=2))).run(trials=2)
 
     def test_a_table_keeps_columns_of_one_name_apart(self) -> None:

@@ -15,7 +15,7 @@ from nasmw.choice import Choice
 from nasmw.errors import SpaceError
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
-from nasmw.spaces.layers import Conv, Cost, Linear, Size, strided, total
+from nasmw.spaces.layers import Conv, Cost, GlobalPool, Layer, Linear, Placed, Size, strided, total
 
 __all__ = ["nasbench201", "nats_size"]
 
@@ -126,23 +126,67 @@ class _Zero(nn.Module):
         return x * 0.0
 
 
-def _operation(name: str, inputs: int, outputs: int) -> Conv | None:
-    """Describe the operation of an edge by its convolution; None where it has none."""
+@attrs.frozen
+class Zero:
+    """Zeros in place of what comes in."""
+
+    channels: int
+
+    def module(self) -> nn.Module:
+        """Return the layer."""
+        return _Zero()
+
+    def cost(self, size: Size) -> Cost:
+        """Return no cost: there are no multiply-adds and no parameters."""
+        return Cost()
+
+
+@attrs.frozen
+class AvgPool:
+    """The mean over windows of 3x3, those at the border over fewer."""
+
+    channels: int
+
+    def module(self) -> nn.AvgPool2d:
+        """Return the layer."""
+        return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+
+    def cost(self, size: Size) -> Cost:
+        """Return no cost: there are no multiply-adds and no parameters."""
+        return Cost()
+
+
+@attrs.frozen
+class BatchNorm:
+    """Batch norm by itself."""
+
+    channels: int
+
+    def module(self) -> nn.BatchNorm2d:
+        """Return the layer."""
+        return nn.BatchNorm2d(self.channels)
+
+    def cost(self, size: Size) -> Cost:
+        """Return its parameters."""
+        return Cost(params=2 * self.channels)
+
+
+def _operation(name: str, inputs: int, outputs: int) -> Layer | None:
+    """Describe the operation of an edge; None where it passes its input on."""
     if name == "nor_conv_1x1":
         return relu_conv(inputs, outputs, 1)
     if name == "nor_conv_3x3":
         return relu_conv(inputs, outputs, 3)
-    if name == "skip_connect" and inputs != outputs:
-        return Conv(inputs, outputs)
-    return None
+    if name == "avg_pool_3x3":
+        return AvgPool(inputs)
+    if name == "none":
+        return Zero(inputs)
+    return Conv(inputs, outputs) if inputs != outputs else None
 
 
 def _operation_module(name: str, inputs: int, outputs: int) -> nn.Module:
-    if conv := _operation(name, inputs, outputs):
-        return conv.module()
-    if name == "avg_pool_3x3":
-        return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    return nn.Identity() if name == "skip_connect" else _Zero()
+    layer = _operation(name, inputs, outputs)
+    return layer.module() if layer else nn.Identity()
 
 
 class _Cell(nn.Module):
@@ -168,7 +212,7 @@ class _Cell(nn.Module):
 
 
 @attrs.frozen
-class _Reduction:
+class Reduction:
     """A residual block of stride 2: two 3x3 convolutions beside an average pooling and a 1x1 convolution."""
 
     inputs: int
@@ -204,9 +248,9 @@ def _network(stem: Conv, layers: Iterable[nn.Module], channels: int, classifier:
         OrderedDict(
             stem=stem.module(),
             layers=nn.Sequential(*layers),
-            bn=nn.BatchNorm2d(channels),
+            bn=BatchNorm(channels).module(),
             act=nn.ReLU(),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=GlobalPool(channels).module(),
             flatten=nn.Flatten(),
             classifier=classifier.module(),
         )
@@ -254,24 +298,28 @@ class _NASBench201(Family):
         layers: list[nn.Module] = []
         for stage, width in enumerate(self.widths):
             if stage:
-                layers.append(_Reduction(self.widths[stage - 1], width).module())
+                layers.append(Reduction(self.widths[stage - 1], width).module())
             layers.extend(_Cell(operations, width, width) for _ in range(self.cells))
         return _network(self.stem, layers, self.widths[-1], self.classifier)
 
     def parts(self, size: Size) -> Iterator[Part]:
-        sizes = list(itertools.accumulate([2] * (STAGES - 1), strided, initial=size))
-        fixed = self.stem.cost(size) + Cost(params=2 * self.widths[-1]) + self.classifier.cost()
-        for width, before in zip(self.widths, sizes[:-1], strict=False):
-            fixed += _Reduction(width, 2 * width).cost(before)
-        yield Part((), lambda: fixed)
+        places = list(zip(self.widths, itertools.accumulate([2] * (STAGES - 1), strided, initial=size), strict=True))
+        width, last = places[-1]
+        fixed = [
+            Placed(self.stem, size, size),
+            *(Placed(Reduction(width, 2 * width), at, size) for width, at in places[:-1]),
+            Placed(BatchNorm(width), last, size),
+            Placed(GlobalPool(width), last, size),
+            Placed(self.classifier, 1, size),
+        ]
+        yield Part.of((), lambda: fixed)
 
-        def edge(name: str) -> Cost:
-            places = zip(self.widths, sizes, strict=True)
-            costs = [conv.cost(at) for width, at in places if (conv := _operation(name, width, width))]
-            return total(costs * self.cells)
+        def edge(name: str) -> list[Placed]:
+            operations = ((_operation(name, width, width), at) for width, at in places)
+            return [Placed(layer, at, size) for layer, at in operations if layer] * self.cells
 
         for source, node in EDGES:
-            yield Part((f"edge_{source}_{node}",), edge)
+            yield Part.of((f"edge_{source}_{node}",), edge)
 
 
 @attrs.frozen
@@ -303,7 +351,7 @@ class _NATSSize(Family):
         widths = [architecture[f"layer{number}.width"] for number in range(2 * STAGES - 1)]
         layers: list[nn.Module] = []
         for number, (inputs, outputs) in enumerate(zip(widths[:1] + widths, widths, strict=False)):
-            layers.append(_Reduction(inputs, outputs).module() if number % 2 else _Cell(NATS_CELL, inputs, outputs))
+            layers.append(Reduction(inputs, outputs).module() if number % 2 else _Cell(NATS_CELL, inputs, outputs))
         return _network(Conv(3, widths[0], 3), layers, widths[-1], Linear(widths[-1], self.num_classes))
 
     def parts(self, size: Size) -> Iterator[Part]:
@@ -323,9 +371,9 @@ class _NATSSize(Family):
 
 
 def _reduction_cost(size: Size, inputs: int, outputs: int) -> Cost:
-    return _Reduction(inputs, outputs).cost(size)
+    return Reduction(inputs, outputs).cost(size)
 
 
 def _nats_cell_cost(size: Size, inputs: int, outputs: int) -> Cost:
     described = (_operation(name, outputs if source else inputs, outputs) for (source, _), name in NATS_CELL.items())
-    return total(conv.cost(size) for conv in described if conv)
+    return total(layer.cost(size) for layer in described if layer)

@@ -147,7 +147,7 @@ class ProfilerContract:
         assert self._close(copy.profile_batch(batch), profiler.profile_batch(batch))
 
     def test_update_accepts_outcomes(self) -> None:
-        """Outcomes may be learned from; an analytical profiler does not change by them."""
+        """Outcomes may be learned from; a fixed profiler does not change by them."""
         profiler, batch = self._made()
         before, version = profiler.profile_batch(batch), profiler.version
         values = np.linspace(1.0, 2.0, len(batch))
@@ -157,7 +157,7 @@ class ProfilerContract:
         )
         profiler.update(outcomes)
         assert np.isfinite(profiler.profile_batch(batch)).all()
-        if profiler.kind == "analytical":
+        if profiler.fixed:
             assert profiler.version == version
             assert self._close(profiler.profile_batch(batch), before)
 
