@@ -169,25 +169,25 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 MACS_LIMIT = 500_000
 
 
-def latency_limit(latency: Profiler, folder: Path) -> float:
+def latency_limit(latency: Profiler, log: Path) -> float:
     """Return a limit in ms that suits any machine: what nine random networks take in the median, and a fifth more.
 
-    It is measured by the first run and kept in the folder, for a run that goes on has to have the same limit.
+    It is measured by the first run and kept beside its log, for a run that goes on has to have the same limit.
     """
-    kept = folder / "latency_limit.json"
+    kept = log.with_suffix(".limit.json")
     if not kept.exists():
         sample = SPACE.sample(9, np.random.default_rng(0))
         kept.write_text(json.dumps(round(1.2 * float(np.median(latency.profile_batch(sample))), 2)))
     return float(json.loads(kept.read_text()))
 
 
-def search(trials: int, log: Path, folder: Path, workers: int) -> tuple[Result, float]:
+def search(trials: int, log: Path, workers: int) -> tuple[Result, float]:
     """Return the result of the search, and the limit on the latency in ms that it kept."""
     example_input = torch.zeros(1, 1, 28, 28)
     macs = FlopsProfiler(SPACE, example_input, method="count")  # the few that are asked for, not tables of them all
     params = ParamsProfiler(SPACE, method="count")
     latency = TorchLatencyProfiler(SPACE, example_input)
-    limit = latency_limit(latency, folder)
+    limit = latency_limit(latency, log)
     strategy = Chain(
         Evolution(population=12, tournament=4),
         Deduplicate(),
@@ -268,16 +268,17 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/mnist"), help="where files are written (default: runs/mnist)"
     )
-    parser.add_argument("--log", type=Path, help="the log of the run (default: run.db in the folder)")
+    parser.add_argument("--log", type=Path, default=Path("run.db"), help="the log of the run (default: run.db)")
     parser.add_argument("--workers", type=int, default=2, help="how many are trained at a time (default: 2)")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # the other cores are for the workers
     try:
-        result, limit = search(given.trials, given.log or given.folder / "run.db", given.folder, given.workers)
+        result, limit = search(given.trials, given.log, given.workers)
     except SearchInterrupted as interrupted:
         sys.exit(f"\n{interrupted}")
     report(result, limit, given.folder)
+    print(f"{given.log}: the run itself; look into it with: python -m nasmw show {given.log}")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_demo_splits_are_stratified_and_disjoint() -> None:
 @pytest.mark.slow
 @needs_demo
 def test_demo_writes_what_it_promises_and_starts_again(tmp_path: Path) -> None:
-    first = run("mnist_cpu.py", "--trials", 4, "--folder", "out", folder=tmp_path)
+    first = run("mnist_cpu.py", "--trials", 4, "--folder", "out", "--log", "out/run.db", folder=tmp_path)
     for words in (
         "The funnel",
         "validation accuracy",
@@ -97,7 +97,7 @@ def test_demo_writes_what_it_promises_and_starts_again(tmp_path: Path) -> None:
         assert words in first
     for name in ("run.db", "pareto.png", "best/model.onnx", "best/weights.pt", "best/architecture.json"):
         assert (tmp_path / "out" / name).stat().st_size > 0, name
-    again = run("mnist_cpu.py", "--trials", 4, "--folder", "out", folder=tmp_path)
+    again = run("mnist_cpu.py", "--trials", 4, "--folder", "out", "--log", "out/run.db", folder=tmp_path)
     assert again == first
     assert json.loads((tmp_path / "out/best/architecture.json").read_text())["metrics"]["accuracy"] > 0.5
 
@@ -115,7 +115,7 @@ def finished(log: Path) -> int:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_demo_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     log = tmp_path / "out/run.db"
-    arguments = command("mnist_cpu.py", "--trials", 6, "--folder", "out")
+    arguments = command("mnist_cpu.py", "--trials", 6, "--folder", "out", "--log", "out/run.db")
     process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while finished(log) < 2:
