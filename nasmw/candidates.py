@@ -189,8 +189,8 @@ class Outcomes:
         n = len(self.candidates)
         if not self.reasons:
             object.__setattr__(self, "reasons", ("",) * n)
-        sizes = {len(self.status), len(self.scores), len(self.reasons), *(len(v) for v in self.metrics.values())}
-        if sizes != {n} or self.scores.ndim != 2:
+        fits = len(self.status) == len(self.reasons) == n and self.scores.ndim == 2 and len(self.scores) == n
+        if not fits or any(len(values) != n for values in self.metrics.values()):
             raise ValueError(
                 f"outcomes of {n} candidates need {n} statuses, ({n}, m) scores, {n} reasons and columns of {n}; "
                 f"got {len(self.status)} statuses, scores {self.scores.shape}, {len(self.reasons)} reasons"

@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 from tqdm import tqdm
 
+from nasmw.audit import audited
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.context import Context, Funnel
 from nasmw.errors import (
@@ -109,7 +110,7 @@ class Run:
         """Have trials evaluated; return why the run ended, where it was the chain or the clock."""
         executor = self.search.executor
         if self.queue or self.asked < self.trials:
-            executor.start(self.search.space, self.search.evaluate)
+            executor.start(self.search.space, audited(self.search.evaluate, self.search.wanted))
         cancel = True
         try:
             with self.progress_bar() as bar:
@@ -444,9 +445,10 @@ class Run:
     def outcome(self, candidate: Candidates, record: TrialRecord) -> Outcomes:
         """Return the outcome of a finished trial."""
         assert record.status is not None
-        scores = np.full((1, len(self.search.objectives)), np.nan)
-        if record.status is Status.COMPLETED:
-            scores[0] = [objective.score(record.values[objective.name]) for objective in self.search.objectives]
+        values = record.values if record.status is Status.COMPLETED else {}
+        scores = np.array(
+            [[objective.score(values.get(objective.name, math.nan)) for objective in self.search.objectives]]
+        )
         metrics = {name: np.array([value]) for name, value in record.metrics.items()}
         return Outcomes(candidate, (record.status,), scores, metrics, (record.reason,))
 

@@ -115,9 +115,10 @@ class Search:
         self.resume: Resume = resume
         self.profilers = (profilers,) if isinstance(profilers, Profiler) else tuple(profilers)
         self.progress = progress
-        wanted = [objective.profiler for objective in self.objectives if objective.profiler is not None]
-        self.columns = tuple(check_names([*wanted, *self.profilers]).values())
-        for profiler in check_names([*self.strategy.profilers, *self.columns]).values():
+        minimised = [objective.profiler for objective in self.objectives if objective.profiler is not None]
+        self.columns = tuple(check_names([*minimised, *self.profilers]).values())
+        self.wanted = tuple(check_names([*self.strategy.profilers, *self.columns]).values())
+        for profiler in self.wanted:
             if profiler.space is not None and profiler.space.fingerprint != space.fingerprint:
                 raise ProfilerError(f"{profiler!r} is about {profiler.space!r}; this search is on {space!r}")
             if any(objective.metric == profiler.name for objective in self.objectives):

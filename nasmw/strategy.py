@@ -128,7 +128,7 @@ class Strategy(ABC):
         if n < 1:
             raise ValueError(f"ask takes a number of candidates of at least 1, got {n!r}")
         batch = self._ask(n)
-        size = len(batch)
+        size = batch.codes.shape[0]
         if size > n:
             raise OrderError(f"{type(self).__name__} was asked for {n} candidates and gave {size}")
         if size and batch.space is not context.space:
@@ -158,16 +158,18 @@ class Strategy(ABC):
             return
         context = self.context
         ids = outcomes.ids.tolist()
-        if unknown := [i for i in ids if i not in self.__pending]:
+        pending = self.__pending
+        if not pending.issuperset(ids):
+            unknown = [i for i in ids if i not in pending]
             raise OrderError(f"{type(self).__name__} was told of ids {unknown}, which are not pending")
-        if len(set(ids)) < len(ids):
+        if len(ids) > 1 and len(set(ids)) < len(ids):
             raise OrderError(f"{type(self).__name__} was told twice of one id, among {ids}")
         if outcomes.scores.shape[1] != len(context.objectives):
             raise OrderError(
                 f"{type(self).__name__} was told {outcomes.scores.shape[1]} scores a candidate; "
                 f"its objectives are {[str(objective) for objective in context.objectives]}"
             )
-        self.__pending.difference_update(ids)
+        pending.difference_update(ids)
         self._tell(outcomes)
 
     def adopt(self, outcomes: Outcomes) -> None:

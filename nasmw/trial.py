@@ -19,6 +19,7 @@ from nasmw.errors import EvaluationError, LogError
 if TYPE_CHECKING:
     from torch import nn
 
+    from nasmw.profiler import Profiler
     from nasmw.space import Space
 
 __all__ = ["Evaluate", "Task", "TaskResult", "Trial", "run_task"]
@@ -97,6 +98,7 @@ class Trial:
         self.device = device
         self._space = space
         self._folder = task.folder
+        self._auditors: tuple[Profiler, ...] = ()
         self._built_from: Architecture = task.architecture
         self._reports: list[tuple[int, float]] = []
 
@@ -112,17 +114,26 @@ class Trial:
         """Return the network of the architecture, on the CPU, with weights that the seed determines.
 
         torch's global generator is seeded with the trial's seed while the network is built and is as before
-        afterwards. A second call builds a second network with equal weights.
+        afterwards. A second call builds a second network with equal weights. Profilers that answer from tables of
+        networks count the network and compare; see `Profiler.audit`.
 
         Raises:
             BuildError: If the space cannot build the network.
+            ProfilerError: If the network has another cost than a profiler of the search said.
         """
         import torch
 
         with torch.random.fork_rng(devices=()):
             # Not torch.manual_seed: it would also seed the generators of the accelerators, which are not restored.
             torch.default_generator.manual_seed(self.seed)
-            return self._space.build(self._built_from)
+            model = self._space.build(self._built_from)
+        for auditor in self._auditors:
+            auditor.audit(model, self._built_from)
+        return model
+
+    def audit_by(self, auditors: tuple[Profiler, ...]) -> None:
+        """Have the networks that `model` builds from now on audited by these profilers."""
+        self._auditors = auditors
 
     def report(self, step: int, value: float) -> None:
         """Keep an intermediate value, such as the accuracy after an epoch, with the trial.

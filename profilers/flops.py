@@ -9,6 +9,7 @@ from nasmw.errors import ProfilerError
 from nasmw.profilers.counting import Count, Uncounted, count, report_uncounted
 from nasmw.profilers.inputs import ExampleInput, ExampleLike
 from nasmw.profilers.network import Method, NetworkProfiler
+from nasmw.profilers.shapes import trace
 from nasmw.space import Space
 
 if TYPE_CHECKING:
@@ -94,3 +95,10 @@ class FlopsProfiler(NetworkProfiler):
             self._warned.update(counted.uncounted)
             report_uncounted(counted.uncounted, self.uncounted, f"{self.name}: a {type(model).__name__}")
         return float(counted.macs)
+
+    def _recount(self, model: nn.Module, architecture: Architecture) -> float:
+        example = self.example_input.for_architecture(architecture, self.resolution)
+        try:
+            return float(trace(model, example).macs)
+        except ProfilerError:  # the network asks for values
+            return self._count(model, architecture)

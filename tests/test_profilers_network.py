@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import pickle
+import re
 import warnings
 
 import numpy as np
@@ -7,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from nasmw import Choice, Space, profile
+from nasmw import Chain, Choice, Filter, Search, Space, profile
 from nasmw.errors import BuildError, ProfilerError, SpaceError
+from nasmw.executors import Processes, Serial
 from nasmw.profilers import ActivationsProfiler, FlopsProfiler, ModelSizeProfiler, ParamsProfiler, PeakMemoryProfiler
 from nasmw.profilers.cache import cache_folder
+from nasmw.strategies import Random
 from nasmw.testing import ProfilerContract, toy_space
 
 built: list[dict] = []
@@ -422,3 +427,71 @@ def test_peak_memory_over_a_space():
     profiler = PeakMemoryProfiler(space, IMAGE)
     assert profiler.profile({"width": 16}) == 64 * 4 * 22
     assert (profiler.bounds().low, profiler.bounds().high) == (64 * 4 * 10, 64 * 4 * 22)
+
+
+def build_widened(architecture):
+    """Build a network that an environment variable, which workers inherit, makes wider."""
+    return nn.Sequential(nn.Conv2d(3, architecture["width"] + int(os.environ.get("NASMW_TEST_WIDER", "0")), 1))
+
+
+def evaluate_built(trial):
+    return float(sum(parameter.sum().item() for parameter in trial.model().parameters()))
+
+
+class TestAuditsOfTrials:
+    def run(self, profilers, executor=None):
+        return Search(self.space, Random(), evaluate_built, profilers=profilers, executor=executor).run(trials=3)
+
+    @pytest.fixture(autouse=True)
+    def _space(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("NASMW_CACHE", str(tmp_path))
+        self.space = Space([Choice("width", (4, 8, 12))], build=build_widened)
+
+    @pytest.mark.parametrize("executor", [Serial, Processes])
+    def test_a_network_that_is_another_one_fails_its_trial(self, executor, monkeypatch):
+        profilers = [ParamsProfiler(self.space), FlopsProfiler(self.space, IMAGE)]
+        honest = self.run(profilers, executor())
+        assert len(honest.completed) == 3
+        monkeypatch.setenv("NASMW_TEST_WIDER", "1")
+        changed = self.run(profilers, executor())
+        assert not changed.completed
+        for trial in changed.trials:
+            width = trial.architecture["width"]
+            assert re.match(r"ProfilerError: <ParamsProfiler 'params'.* has changed", trial.reason)
+            assert f"says {4 * width} of" in trial.reason and f"has {4 * width + 4}:" in trial.reason
+
+    def test_an_honest_audit_changes_no_result(self):
+        counted = self.run([ParamsProfiler(self.space, method="count")])
+        assert [trial.metrics for trial in self.run([FlopsProfiler(self.space, IMAGE)]).trials] == [
+            trial.metrics for trial in counted.trials
+        ]
+
+    def test_parts_of_a_combination_and_profilers_of_the_chain_audit(self, monkeypatch):
+        params, macs = ParamsProfiler(self.space), FlopsProfiler(self.space, IMAGE)
+        cost = (params + 2 * macs).named("cost")
+        assert cost.auditors == (params, macs)
+        monkeypatch.setenv("NASMW_TEST_WIDER", "1")
+        model = self.space.build({"width": 4})
+        with pytest.raises(ProfilerError, match="says 16 of"):
+            cost.audit(model, {"width": 4})
+        search = Search(self.space, Chain(Random(), Filter(macs <= 1e9)), evaluate_built)
+        assert all("FlopsProfiler" in trial.reason for trial in search.run(trials=2).trials)
+
+    def test_what_counts_or_measures_is_not_audited(self, monkeypatch):
+        counting = ParamsProfiler(self.space, method="count")
+        assert counting.auditors == (counting + 1.0).auditors == ()
+        assert counting.audit(self.space.build({"width": 4}), {"width": 4}) == 16.0
+        monkeypatch.setenv("NASMW_TEST_WIDER", "1")
+        assert len(self.run([counting]).completed) == 3
+
+    def test_a_profiler_that_cannot_travel_is_left_out(self):
+        params = ParamsProfiler(self.space)
+        params.hook = lambda: None
+        with pytest.warns(UserWarning, match="cannot be sent to workers .* are not compared"):
+            assert len(self.run([params], Processes(1)).completed) == 3
+
+    def test_what_was_counted_does_not_travel(self):
+        params = ParamsProfiler(self.space, method="count")
+        params.profile_batch(self.space.at(range(3)))
+        assert params._values
+        assert not pickle.loads(pickle.dumps(params))._values

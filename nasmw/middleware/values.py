@@ -24,6 +24,8 @@ def profiled(context: Context, profiler: Profiler, candidates: Candidates) -> Fl
     riding = candidates.columns.get(profiler.name)
     if riding is None:
         return context.profile(profiler, candidates)
+    if len(riding) == 1 and riding[0] == riding[0]:
+        return riding
     missing = np.isnan(riding)
     if not missing.any():
         return riding
