@@ -56,3 +56,6 @@ class Grid(Strategy):
 
     def _tell(self, outcomes: Outcomes) -> None:
         pass
+
+    def _adopt(self, outcomes: Outcomes) -> None:
+        self._source.leave_out(outcomes.codes)

@@ -54,3 +54,7 @@ class Random(Strategy):
 
     def _tell(self, outcomes: Outcomes) -> None:
         pass
+
+    def _adopt(self, outcomes: Outcomes) -> None:
+        if not self.replacement:
+            self._source.leave_out(outcomes.codes)

@@ -32,6 +32,12 @@ class Source:
         self._terms: list[Constraint] = []
         self._feasible: FeasibleSet | None = None
         self._drawing: Independent | Distinct | DistinctWithin | None = None
+        self._left_out: set[bytes] = set()
+        self._waiting: Codes | None = None
+
+    def leave_out(self, codes: Codes) -> None:
+        """Never give the rows of codes, ``(n, d)``, such as those of an earlier run."""
+        self._left_out.update(row.tobytes() for row in codes)
 
     def promise(self, term: Constraint) -> bool:
         """Take a limit on if it can be met by construction and nothing was drawn yet; return whether it was."""
@@ -70,11 +76,28 @@ class Source:
     def left(self) -> bool:
         """Whether there are architectures that have not been taken; always with replacement."""
         drawing = self._open
-        return isinstance(drawing, Independent) or bool(drawing.left)
+        if isinstance(drawing, Independent):
+            return True
+        return self._next() is not None if self._left_out else bool(drawing.left)
 
     def take(self, n: int) -> Codes:
         """Return the next rows, up to `n` of them, as ``(n, d)``; fewer where fewer are left."""
-        return self._open.take(n)
+        if not self._left_out:
+            return self._open.take(n)
+        rows: list[Codes] = []
+        while len(rows) < n and (row := self._next()) is not None:
+            rows.append(row)
+            self._waiting = None
+        return np.concatenate(rows) if rows else self._open.take(0)
+
+    def _next(self) -> Codes | None:
+        """Return the next row, ``(1, d)``, that is not to be left out; None where there is none."""
+        while self._waiting is None or self._waiting.tobytes() in self._left_out:
+            self._waiting = self._open.take(1)
+            if not len(self._waiting):
+                self._waiting = None
+                return None
+        return self._waiting
 
     def holds(self, codes: Codes) -> bool:
         """Return whether one architecture, ``(1, d)``, is within the limits."""

@@ -334,3 +334,16 @@ def test_setup_of_another_run_takes_another_space() -> None:
     other = flat_space()
     strategy.setup(Context(other))
     assert strategy.ask(2).space is other
+
+
+@pytest.mark.parametrize("strategy", [Grid(), Grid(shuffle=True), Random(replacement=False)], ids=repr)
+def test_what_was_adopted_is_not_asked_again(strategy: Strategy) -> None:
+    space = toy_space()
+    known = space.at(range(0, space.size, 3))
+    strategy.setup(Context(space))
+    scores = np.zeros((len(known), 1))
+    strategy.adopt(Outcomes(known, [Status.COMPLETED] * len(known), scores))
+    asked = strategy.ask(space.size)
+    assert strategy.exhausted
+    assert len(asked) == space.size - len(known)
+    assert not set(asked.row_keys()) & set(known.row_keys())
