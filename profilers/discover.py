@@ -23,7 +23,8 @@ __all__ = ["Found", "discover"]
 FIRST_PROBES = 64
 MAX_ROUNDS = 60
 BATCH = 64
-MAX_PROBES = 4_000
+CHANGED_PROBES = 48
+BUDGETS = (750, 3_000)  # probes for each way of naming layers, one way after the other
 VERIFIED = 300
 FLIPPED = 50
 MAX_ENTRIES = 4_000_000
@@ -71,11 +72,17 @@ def discover(pool: Pool, metric: Metric, *, seed: int = 0, progress: bool = True
         search = _Search(pool, metric, np.random.default_rng(seed), bar)
         search.start()
         reasons = []
-        for naming in search.namings():
-            try:
-                return search.run(naming)
-            except NotDecomposableError as error:
-                reasons.append(f"layers named by {naming}: {error}")
+        namings = search.namings()
+        for budget in BUDGETS:
+            for naming in list(namings):
+                try:
+                    return search.run(naming, budget)
+                except _ExhaustedError as error:
+                    if budget == BUDGETS[-1]:
+                        reasons.append(f"layers named by {naming}: {error}")
+                except NotDecomposableError as error:
+                    namings.remove(naming)
+                    reasons.append(f"layers named by {naming}: {error}")
         raise NotDecomposableError("; ".join(reasons))
 
 
@@ -96,6 +103,10 @@ class _IncompleteError(Exception):
         self.wanted = wanted
 
 
+class _ExhaustedError(NotDecomposableError):
+    """As many networks were probed as were to be."""
+
+
 class _Search:
     def __init__(self, pool: Pool, metric: Metric, rng: np.random.Generator, bar: tqdm[Any]) -> None:
         self.pool = pool
@@ -105,12 +116,14 @@ class _Search:
         self.bar = bar
         self.samples: dict[bytes, Sample] = {}
         self.probes = 0
+        self.limit = BUDGETS[-1]
+        self.changes: list[tuple[Sample, Sample]] = []
         self.anchors: frozenset[int] = frozenset()
 
     # -- probing ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Probe some networks, and one of them twice."""
+        """Probe some networks, one of them twice, and some of them with one choice changed."""
         for codes in self.balanced(FIRST_PROBES):
             self.add(codes)
         first = next(iter(self.samples.values()))
@@ -121,6 +134,21 @@ class _Search:
                     f"`build` of {self.space!r} is random: it gave two different networks for "
                     f"{self.space.decode(first.codes)!r}; a network must follow from its architecture"
                 )
+
+        self.change_each()
+
+    def change_each(self) -> None:
+        """Probe pairs of networks that differ in one choice, one pair for each choice or for many of them."""
+        samples = list(self.samples.values())
+        codes = np.stack([sample.codes for sample in samples])
+        active = self.space.active(codes)
+        sizes = [len(choice.options) for choice in self.space.choices]
+        columns = [column for column in range(len(sizes)) if sizes[column] > 1 and active[:, column].any()]
+        for column in self.rng.permutation(columns)[:CHANGED_PROBES].tolist():
+            sample = samples[self.rng.choice(np.flatnonzero(active[:, column]))]
+            row = sample.codes.copy()
+            row[column] = (int(row[column]) + 1 + int(self.rng.integers(sizes[column] - 1))) % sizes[column]
+            self.changes.append((sample, self.add(self.space.canonical(row[None])[0])))
 
     def balanced(self, n: int) -> Codes:
         """Return architectures in which every option of every choice is about as frequent."""
@@ -142,8 +170,8 @@ class _Search:
         if len(self.pool) > before:
             self.probes += 1
             self.bar.update()
-        if self.probes > MAX_PROBES:
-            raise NotDecomposableError(f"{MAX_PROBES} networks were probed, and there is no end")
+        if self.probes > self.limit:
+            raise _ExhaustedError(f"{self.probes} networks were probed, and there is no end")
         return sample
 
     def fill(self, wanted: list[Assignment]) -> None:
@@ -168,8 +196,9 @@ class _Search:
 
     # -- explaining ---------------------------------------------------------------------------------------------
 
-    def run(self, naming: Naming) -> Found:
-        """Return the table for one way of naming layers."""
+    def run(self, naming: Naming, budget: int) -> Found:
+        """Return the table for one way of naming layers, with some further probes."""
+        self.limit = self.probes + budget
         for _ in range(MAX_ROUNDS):
             try:
                 table = self.tabulate(naming)
@@ -181,18 +210,22 @@ class _Search:
         raise NotDecomposableError(f"the costs of fresh networks still differ after {MAX_ROUNDS} rounds of probing")
 
     def namings(self) -> list[Naming]:
-        """Return the ways of naming layers, that one first in which fewer numbers need an explanation."""
+        """Return the ways of naming layers, that one first in which a changed choice changes fewer layers."""
         namings: list[Naming] = ["reads", "paths"]
-        return sorted(namings, key=self._different)
+        return sorted(namings, key=self._changed)
 
-    def _different(self, naming: Naming) -> int:
-        return len({column.tobytes() for values in self.columns(naming).values() for column in values})
+    def _changed(self, naming: Naming) -> int:
+        self.anchors = self._anchors(naming)
+        pairs = [[set(sample.names(self.metric, naming, self.anchors)) for sample in pair] for pair in self.changes]
+        return sum(len(one ^ other) for one, other in pairs)
+
+    def _anchors(self, naming: Naming) -> frozenset[int]:
+        return find_anchors(self.samples.values(), len(self.space)) if naming == "reads" else frozenset()
 
     def columns(self, naming: Naming) -> dict[Hashable, list[Ints]]:
         """Return for each layer whether it is there, and the numbers of its cost, in each sample."""
         samples = list(self.samples.values())
-        anchors = find_anchors(samples, len(self.space)) if naming == "reads" else frozenset()
-        self.anchors = anchors
+        anchors = self.anchors = self._anchors(naming)
         found: dict[Hashable, list[Ints]] = {}
         for at, sample in enumerate(samples):
             for name, groups in sample.names(self.metric, naming, anchors):

@@ -20,6 +20,7 @@ ABSENT = -1
 MAX_COMBINATIONS = 2_000
 MAX_LEAVES = 500
 PAIR_ROWS = 4
+FLAGS = 50_000
 
 
 class NotDecomposableError(ProfilerError):
@@ -147,7 +148,9 @@ class Explainer:
         observe: Observe,
     ) -> int:
         """Return a choice that decides the number besides those of the scope."""
-        seen = values[rows]
+        # Small numbers: they are counted by flags.
+        seen = np.unique(values[rows], return_inverse=True)[1]
+        ids = np.unique(ids, return_inverse=True)[1]
         varying = [
             column
             for column in range(len(self.sizes))
@@ -212,9 +215,14 @@ class Explainer:
 
 def _excess(ids: Ints, values: Ints) -> int:
     """Return how many values there are beyond one for each id; 0 where the ids decide the values."""
-    if not len(ids):
-        return 0
-    order = np.lexsort((values, ids))
-    new_id = np.diff(ids[order]) != 0
-    new_value = np.diff(values[order]) != 0
-    return int((new_value & ~new_id).sum())
+    return _distinct(ids * (int(values.max()) + 1) + values) - _distinct(ids) if len(ids) else 0
+
+
+def _distinct(numbers: Ints) -> int:
+    """Return how many different numbers there are; they are not negative."""
+    if (greatest := int(numbers.max())) < FLAGS:
+        seen = np.zeros(greatest + 1, dtype=np.bool_)
+        seen[numbers] = True
+        return int(np.count_nonzero(seen))
+    ordered = np.sort(numbers)
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
