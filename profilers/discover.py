@@ -116,7 +116,7 @@ class _Search:
         self.bar = bar
         self.samples: dict[bytes, Sample] = {}
         self.probes = 0
-        self.limit = BUDGETS[-1]
+        self.limit = math.inf
         self.changes: list[tuple[Sample, Sample]] = []
         self.anchors: frozenset[int] = frozenset()
 

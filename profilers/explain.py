@@ -157,18 +157,26 @@ class Explainer:
             if column not in scope and column not in known and np.ptp(self.codes[rows, column])
         ]
         extended = {column: ids * self.sizes[column] + self.codes[rows, column] for column in varying}
-        enough = [column for column in varying if not _excess(extended[column], seen)]
+        # Where two rows agree on the scope and not in value, one of the choices that are missing has to differ.
+        codes = self.codes[rows][:, varying]
+        same = np.equal(*(codes[side] for side in _conflicts(ids, seen))).astype(np.float32)
+        together = same.T @ same
+        enough = [
+            column for at, column in enumerate(varying) if not together[at, at] and not _excess(extended[column], seen)
+        ]
         if len(enough) == 1:
             return enough[0]
         if not enough:
-            pairs = [
+            pairs = ((varying[one], varying[other]) for one, other in np.argwhere(np.triu(together == 0, 1)).tolist())
+            fitting = (
                 pair
-                for pair in itertools.combinations(varying, 2)
+                for pair in pairs
                 if self.sizes[pair[0]] * self.sizes[pair[1]] * PAIR_ROWS <= len(rows)
                 and not _excess(extended[pair[0]] * self.sizes[pair[1]] + self.codes[rows, pair[1]], seen)
-            ]
-            if len(pairs) == 1:
-                return pairs[0][0]
+            )
+            first = list(itertools.islice(fitting, 2))
+            if len(first) == 1:
+                return first[0][0]
         return self._bisect(rows, ids, values, (*scope, *known), observe)
 
     def _bisect(self, rows: Ints, ids: Ints, values: Ints, agreed: Sequence[int], observe: Observe) -> int:
@@ -211,6 +219,13 @@ class Explainer:
     def combinations(self, scope: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """Yield all codes of a scope."""
         return itertools.product(*(range(self.sizes[column]) for column in scope))
+
+
+def _conflicts(ids: Ints, values: Ints) -> tuple[Ints, Ints]:
+    """Return pairs of rows that agree in id and not in value, as two arrays."""
+    order = np.lexsort((values, ids))
+    differ = (np.diff(ids[order]) == 0) & (np.diff(values[order]) != 0)
+    return order[:-1][differ], order[1:][differ]
 
 
 def _excess(ids: Ints, values: Ints) -> int:

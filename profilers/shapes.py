@@ -7,6 +7,7 @@ and elementwise operators are answered by formulas of shapes, the others by PyTo
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -389,13 +390,31 @@ MACS: dict[str, Callable[[Any, Sequence[Tensor]], Shape]] = {
 @contextmanager
 def unfilled() -> Iterator[None]:
     """Let what is built have tensors without data, and skip their initial values."""
-    with torch.device("meta"), _Unfilled():
-        yield
+    originals = {name: getattr(nn.init, name) for name in ("zeros_", "ones_")}  # modes do not see these as functions
+    for name, original in originals.items():
+        setattr(nn.init, name, _skipped(original))
+    try:
+        with _Unfilled():
+            yield
+    finally:
+        for name, original in originals.items():
+            setattr(nn.init, name, original)
+
+
+def _skipped(fill: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def skipped(tensor: Tensor) -> Tensor:
+        return tensor if tensor.is_meta else fill(tensor)
+
+    return skipped
 
 
 class _Unfilled(TorchFunctionMode):
+    """Puts new tensors on the meta device, as `torch.device` does, and leaves them as they are."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in MAKING and kwargs.get("device") is None:
+            return func(*args, **{**kwargs, "device": "meta"})
         if func in FILLING:
             filled = args[0] if args else kwargs.get("tensor")
             if isinstance(filled, Tensor) and filled.is_meta:
@@ -409,3 +428,9 @@ FILLING = {
     *(getattr(Tensor, f"{name}_") for name in _IN_PLACE),
 }
 """What fills tensors in place, and has nothing to do where they have no data."""
+_NEW = """empty empty_permuted empty_strided empty_quantized ones arange bartlett_window blackman_window eye fft.fftfreq
+fft.rfftfreq full hamming_window hann_window kaiser_window linspace logspace nested.nested_tensor rand randn randint
+randperm range sparse_coo_tensor sparse_compressed_tensor sparse_csr_tensor sparse_csc_tensor sparse_bsr_tensor
+sparse_bsc_tensor tril_indices triu_indices zeros asarray tensor as_tensor scalar_tensor""".split()  # noqa: SIM905
+MAKING = {operator.attrgetter(name)(torch) for name in _NEW}
+"""What makes tensors on the default device."""

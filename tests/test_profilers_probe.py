@@ -3,7 +3,10 @@ from __future__ import annotations
 import builders
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from nasmw import Choice, Space
 from nasmw.profilers import (
     ActivationsProfiler,
     FlopsProfiler,
@@ -12,7 +15,8 @@ from nasmw.profilers import (
     count,
     count_parameters,
 )
-from nasmw.profilers.explain import ABSENT, Explainer, Leaf, Split, restrict
+from nasmw.profilers.discover import FIRST_PROBES, FLIPPED, VERIFIED, discover
+from nasmw.profilers.explain import ABSENT, Explainer, Leaf, NotDecomposableError, Split, restrict
 from nasmw.profilers.probe import Pool, Sample, find_anchors, segments
 
 
@@ -93,12 +97,62 @@ def test_a_choice_read_in_several_places_is_no_anchor():
 
 
 def test_a_pool_leaves_torch_as_it_was():
-    from torch import nn
-
-    before = nn.Module.__init__
+    before = nn.Module.__init__, nn.init.zeros_, nn.init.ones_
     space = builders.flat_space()
     Pool(space, None, None, ("params",)).sample(space.at([5]).codes[0])
-    assert nn.Module.__init__ is before
+    assert (nn.Module.__init__, nn.init.zeros_, nn.init.ones_) == before
+    assert torch.empty(1).device.type == "cpu"
+
+
+# -- discovering ------------------------------------------------------------------------------------------------------
+
+
+def build_shifting(architecture):
+    """Blocks in one flat Sequential whose optional layers move those behind them."""
+    channels, layers = 8, []
+    for stage in range(3):
+        for block in range(architecture[f"depth{stage}"]):
+            kernel, wide, extra = (architecture[f"{part}{stage}{block}"] for part in ("kernel", "wide", "extra"))
+            hidden = channels * wide
+            layers += [
+                *([nn.Conv2d(channels, hidden, 1)] if wide > 1 else []),
+                nn.Conv2d(hidden, hidden, kernel, groups=hidden),
+                *([nn.Conv2d(hidden, hidden, 1), nn.Sigmoid()] if extra else []),
+                nn.Conv2d(hidden, architecture[f"width{stage}"], 1),
+            ]
+            channels = architecture[f"width{stage}"]
+    return nn.Sequential(*layers, nn.Linear(channels, 10))
+
+
+def shifting_space():
+    choices = []
+    for stage in range(3):
+        choices += [Choice(f"width{stage}", (8, 12, 16)), Choice(f"depth{stage}", (1, 2))]
+        for block in range(2):
+            when = {f"depth{stage}": 2} if block else None
+            choices += [Choice(f"kernel{stage}{block}", (3, 5), when), Choice(f"wide{stage}{block}", (1, 2, 3), when)]
+            choices.append(Choice(f"extra{stage}{block}", (False, True), when))
+    return Space(choices, build_shifting, name="shifting")
+
+
+def test_few_networks_tell_how_layers_are_named():
+    space = shifting_space()
+    found = discover(Pool(space, None, None, ("params",)), "params", progress=False)
+    assert found.probes < FIRST_PROBES + VERIFIED + FLIPPED + 400
+    assert max(table.size for table in found.table.tables.values()) <= 200
+    batch = space.sample(50, np.random.default_rng(5))
+    assert found.table.evaluate(batch).tolist() == [count_parameters(space.build(each)) for each in batch]
+
+
+def test_a_way_of_naming_layers_has_a_budget(monkeypatch):
+    def found():
+        return discover(Pool(builders.flat_space(), None, None, ("params",)), "params", progress=False)
+
+    monkeypatch.setattr("nasmw.profilers.discover.BUDGETS", (3, 2_000))
+    assert found().verified == VERIFIED
+    monkeypatch.setattr("nasmw.profilers.discover.BUDGETS", (3, 5))
+    with pytest.raises(NotDecomposableError, match=r"by reads: .* no end; layers named by paths: .* no end"):
+        found()
 
 
 # -- explaining -------------------------------------------------------------------------------------------------------
