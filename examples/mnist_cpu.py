@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from nasmw import Chain, Choice, Deduplicate, Filter, Penalize, Profiler, Rank, Result, Search, Space, Trial
 from nasmw.errors import SearchInterrupted
 from nasmw.executors import Processes
+from nasmw.log import TrialRecord
 from nasmw.profilers import FlopsProfiler, ParamsProfiler, TorchLatencyProfiler
 from nasmw.strategies import Evolution
 
@@ -207,14 +208,13 @@ def search(trials: int, log: Path, workers: int) -> tuple[Result, float]:
 
 def report(result: Result, limit: float, folder: Path) -> None:
     """Print what was found, test the best network, and write it and the Pareto front to the folder."""
-    best = result.best
-    resolution = best.architecture["resolution"]
-    images, labels = split("test", resolution)
-    written = result.export(folder / "best", example_input=images[:8])
+    front = result.pareto("accuracy", "latency_ms")
+    best = front[0]  # of equally accurate networks the fastest
+    images, labels = split("test", best.architecture["resolution"])
+    written = result.export(folder / "best", best, example_input=images[:8])
     model = SPACE.build(best.architecture)
     model.load_state_dict(torch.load(written["weights"]))
-    front = result.pareto("accuracy", "latency_ms")
-    plot(result, limit, folder / "pareto.png")
+    plot(result, best, limit, folder / "pareto.png")
 
     print(f"\nThe funnel\n\n{result.funnel}")
     print(f"\nThe best network: trial {best.number} of {len(result.trials)}\n")
@@ -238,7 +238,7 @@ def report(result: Result, limit: float, folder: Path) -> None:
     print(f"{written['onnx']}: the best network as ONNX; ONNX Runtime computes what PyTorch does")
 
 
-def plot(result: Result, limit: float, path: Path) -> None:
+def plot(result: Result, best: TrialRecord, limit: float, path: Path) -> None:
     """Draw accuracy over latency and over MACs: all trials, the Pareto fronts and the limits."""
     from matplotlib.figure import Figure
 
