@@ -243,7 +243,7 @@ def plot(result: Result, best: TrialRecord, limit: float, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), layout="constrained")
-    best, accuracies = result.best, 100 * result.values("accuracy")
+    accuracies = 100 * result.values("accuracy")
     panels = (("latency_ms", "measured latency (ms)", limit, 1.0), ("macs", "MACs (thousands)", MACS_LIMIT, 1e-3))
     for axes, (metric, label, bound, scale) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
         axes.scatter(scale * result.values(metric), accuracies, s=22, color="0.65", label="trials")
