@@ -21,7 +21,7 @@ from nasmw.findings import Count, Diagnosis, Estimate, LimitReport, Optimum
 from nasmw.limits import Bounded, TableRange, as_constraints, bounded, ranges
 from nasmw.profiler import Profiler
 from nasmw.repair import Repair
-from nasmw.space import Space
+from nasmw.space import Space, check_draw
 
 __all__ = ["Count", "Diagnosis", "Estimate", "FeasibleSet", "LimitReport", "Optimum", "by_construction"]
 
@@ -269,7 +269,10 @@ class FeasibleSet:
 
         Raises:
             ConstraintError: If the set is empty, or none was met in two million draws; says why.
+            TypeError: If `n` is no integer, or `rng` no NumPy generator.
+            ValueError: If `n` is below 0.
         """
+        check_draw(n, rng)
         parts: list[Candidates] = []
         wanted, tried = n, 0
         if n and self._empty:

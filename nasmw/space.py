@@ -36,6 +36,21 @@ FEW = 8
 MISSING = object()
 
 
+def check_draw(n: object, rng: object) -> None:
+    """Check the arguments of a draw: a number of candidates, and a generator.
+
+    Raises:
+        TypeError: If `n` is no integer, or `rng` no NumPy generator.
+        ValueError: If `n` is below 0.
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"the number of candidates to draw is an integer, got {n!r}")
+    if n < 0:
+        raise ValueError(f"the number of candidates to draw is at least 0, got {n}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is a generator such as numpy.random.default_rng(0), got {rng!r}")
+
+
 def _code_of(codes: dict[Any, int], option: Any) -> int:
     try:
         return codes.get(option, -1)
@@ -363,7 +378,13 @@ class Space:
         return [code if met[condition] else 0 for code, condition in zip(row, self._condition_of, strict=True)]
 
     def sample(self, n: int, rng: np.random.Generator) -> Candidates:
-        """Return `n` candidates drawn uniformly, with replacement, from the distinct architectures."""
+        """Return `n` candidates drawn uniformly, with replacement, from the distinct architectures.
+
+        Raises:
+            TypeError: If `n` is no integer, or `rng` no NumPy generator.
+            ValueError: If `n` is below 0.
+        """
+        check_draw(n, rng)
         codes = self._program.sample(n, rng).astype(self.dtype, copy=False)
         return Candidates.of(self, codes)
 

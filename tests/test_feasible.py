@@ -347,3 +347,19 @@ def test_counts_beyond_two_to_the_hundred_stay_bounds() -> None:
     wanted = sum(exact[:181])
     assert count.low <= wanted <= count.high
     assert (count.high - count.low) / wanted < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("n", "rng", "error", "text"),
+    [
+        (-1, np.random.default_rng(0), ValueError, "at least 0, got -1"),
+        (1.5, np.random.default_rng(0), TypeError, "an integer, got 1.5"),
+        (2, 0, TypeError, "rng is a generator such as"),
+    ],
+)
+def test_bad_draws(n: object, rng: object, error: type[Exception], text: str) -> None:
+    space = Space([Choice("width", (8, 16))])
+    cost = TabledProfiler(CostTable(space, [(("width",), [1, 2])]), "cost")
+    for drawn in (space, FeasibleSet(space, cost <= 1)):
+        with pytest.raises(error, match=text):
+            drawn.sample(n, rng)  # type: ignore[arg-type]
