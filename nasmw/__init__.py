@@ -10,7 +10,19 @@ from nasmw.context import Context, recorded
 from nasmw.cost import CostTable, MaxTable
 from nasmw.errors import NasmwError
 from nasmw.feasible import FeasibleSet
-from nasmw.middleware import Chain, Deduplicate, Filter, Penalize, Rank, Reward
+from nasmw.middleware import (
+    Cache,
+    Chain,
+    Deduplicate,
+    Filter,
+    Penalize,
+    Rank,
+    Repeat,
+    Retry,
+    Reward,
+    Tap,
+    TimeLimit,
+)
 from nasmw.objective import Objective
 from nasmw.profiler import MultiProfiler, Profiler, profile
 from nasmw.result import Result, load
@@ -23,6 +35,7 @@ from nasmw.trial import Trial
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cache",
     "Candidates",
     "Chain",
     "Choice",
@@ -41,13 +54,17 @@ __all__ = [
     "Penalize",
     "Profiler",
     "Rank",
+    "Repeat",
     "Result",
+    "Retry",
     "Reward",
     "Search",
     "Space",
     "Status",
     "Strategy",
     "TabledProfiler",
+    "Tap",
+    "TimeLimit",
     "Trial",
     "Verdict",
     "load",

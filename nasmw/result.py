@@ -154,7 +154,8 @@ class Result:
     def values(self, metric: str | Profiler) -> Floats:
         """Return a metric of every trial, ``(n,)``; NaN where a trial has none.
 
-        A profiler's values are those that were logged; where there are none, it is asked now.
+        A profiler's values are those that were logged; where there are none, it is asked now. Recorded values, such as
+        those of a scorer or the spread that `Repeat` records, are found under their names.
 
         Raises:
             ProfilerError: If no trial has such a metric, or a measuring profiler was not part of the run.
@@ -164,7 +165,8 @@ class Result:
         if isinstance(metric, Profiler) and np.isnan(values).any() and self.trials:
             if metric.pure:
                 return metric.profile_batch(self.candidates)
-            recorded = self._recorded.get(name, {})
+        if name in self._recorded:
+            recorded = self._recorded[name]
             values = np.array([recorded.get(trial.codes, trial.values.get(name, np.nan)) for trial in self.trials])
         if np.isnan(values).all() and self.completed:
             known = dict.fromkeys(key for trial in self.trials for key in trial.values)

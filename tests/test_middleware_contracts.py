@@ -9,14 +9,19 @@ import pytest
 
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.context import recorded
-from nasmw.middleware import Deduplicate, Filter, Penalize, Rank, Reward
+from nasmw.middleware import Cache, Deduplicate, Filter, Penalize, Rank, Repeat, Retry, Reward, Tap, TimeLimit
 from nasmw.objective import Objective
+from nasmw.search import Search
+from nasmw.strategies import Random
 from nasmw.strategy import Middleware, Verdict
 from nasmw.testing import MiddlewareContract, TableProfiler, toy_space
 
 SPACE = toy_space()
 COST = TableProfiler(SPACE)
 OTHER = TableProfiler(SPACE, name="other", seed=1)
+
+
+EARLIER = Search(SPACE, Random(), lambda trial: 0.5, seed=9, progress=False).run(trials=20)
 
 
 def narrow(architecture):
@@ -92,6 +97,43 @@ class TestDeduplicate(MiddlewareContract):
 class TestDeduplicateReplays(MiddlewareContract):
     def make(self):
         return Deduplicate("replay")
+
+
+class TestRetry(MiddlewareContract):
+    keeps_ids = False
+
+    def make(self):
+        return Retry(2, on=("failed", "stopped"))
+
+
+class TestRepeat(MiddlewareContract):
+    keeps_ids = False
+
+    def make(self):
+        return Repeat(3)
+
+
+class TestRepeatMedian(MiddlewareContract):
+    keeps_ids = False
+    objectives = (Objective("accuracy"), Objective("error", "minimize"))
+
+    def make(self):
+        return Repeat(2, by="median")
+
+
+class TestCache(MiddlewareContract):
+    def make(self):
+        return Cache(EARLIER)
+
+
+class TestTap(MiddlewareContract):
+    def make(self):
+        return Tap(asked=len, told=len)
+
+
+class TestTimeLimit(MiddlewareContract):
+    def make(self):
+        return TimeLimit(1e6)
 
 
 def test_make_is_to_be_implemented():

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from nasmw.middleware.cache import Cache
 from nasmw.middleware.chain import Chain
 from nasmw.middleware.deduplicate import Deduplicate
 from nasmw.middleware.filter import Filter
 from nasmw.middleware.penalize import Penalize
 from nasmw.middleware.rank import Rank
+from nasmw.middleware.repeat import Repeat
+from nasmw.middleware.retry import Retry
 from nasmw.middleware.reward import Reward
+from nasmw.middleware.tap import Tap
+from nasmw.middleware.time_limit import TimeLimit
 
-__all__ = ["Chain", "Deduplicate", "Filter", "Penalize", "Rank", "Reward"]
+__all__ = [
+    "Cache",
+    "Chain",
+    "Deduplicate",
+    "Filter",
+    "Penalize",
+    "Rank",
+    "Repeat",
+    "Retry",
+    "Reward",
+    "Tap",
+    "TimeLimit",
+]
