@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from nasmw import Cache, Chain, Choice, Search, Space, Tap, TimeLimit
+from nasmw import Cache, Chain, Choice, Reward, Search, Space, Tap, TimeLimit
 from nasmw.errors import LogError, LogMismatchError
 from nasmw.strategies import Grid, Random
 from nasmw.testing import RecordingStrategy, toy_space
@@ -62,6 +62,9 @@ def test_cache_refuses_what_does_not_fit(tmp_path):
         Search(toy_space(), Chain(Random(), Cache(log)), score, progress=False).run(trials=1)
     with pytest.raises(LogMismatchError, match="no trial of .* has the metrics \\['error'\\]"):
         Search(SPACE, Chain(Random(), Cache(log)), score, objectives="error", progress=False).run(trials=1)
+    with pytest.raises(LogMismatchError, match=r"changes the objectives \(Reward\), Cache goes behind it"):
+        chain = Chain(Random(), Cache(log), Reward(lambda metrics: metrics["accuracy"]))
+        Search(SPACE, chain, score, progress=False).run(trials=1)
     with pytest.raises(LogError):
         Cache(tmp_path / "missing.db")
     with pytest.raises(TypeError, match="path of a log or a Result, got 3"):

@@ -28,6 +28,9 @@ class Cache(Middleware):
     status of a duplicate. It is no trial of this run, so `Result.best` does not look at it. Where a network was
     evaluated several times, the first trial counts.
 
+    Scores of the earlier run are told as they were logged. Stages that change scores (`Penalize`, `Reward`) therefore
+    stand before it in a chain, so that they change these as well.
+
     Args:
         source: The log of the earlier run, or its `Result`. It is read once, here; its content is a part of what this
             run is, so that a run cannot go on after the log of the earlier one has grown.
@@ -35,7 +38,7 @@ class Cache(Middleware):
 
     Raises:
         LogError: If there is no log at `source`, or it is damaged.
-        LogMismatchError: At setup, if the log is of another space, or none of its trials has this run's objectives.
+        LogMismatchError: At setup, if the log is of another space, or none of its trials has what is scored here.
         TypeError: If `source` is neither a path nor a Result.
     """
 
@@ -58,8 +61,9 @@ class Cache(Middleware):
         records = [record for record in self._records if all(name in record.values for name in names)]
         if self._records and not records:
             raise LogMismatchError(
-                f"no trial of {self.source} has the metrics {names} that this search optimises; its trials have "
-                f"{sorted(self._records[0].values)}"
+                f"no trial of {self.source} has the metrics {names} that are scored here; its trials have "
+                f"{sorted(self._records[0].values)}. Where a stage changes the objectives (Reward), Cache goes "
+                "behind it"
             )
         codes = np.frombuffer(b"".join(record.codes for record in records), dtype=context.space.dtype)
         keys = context.space.function_keys(Candidates.of(context.space, codes.reshape(-1, len(context.space))))

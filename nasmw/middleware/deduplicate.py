@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Literal
 
 import attrs
 import numpy as np
 
-from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.candidates import BUDGET, Candidates, Outcomes, Status
 from nasmw.context import Context
 from nasmw.middleware.values import check_count
 from nasmw.strategy import Middleware, Verdict
@@ -34,8 +35,9 @@ class Deduplicate(Middleware):
     Two candidates are the same where their rows are, or where the space's `function_key` says so. What became a trial
     is remembered, failed ones too, and so is what was adopted from an earlier run. What passed and was then turned away
     or ranked out by a stage above is forgotten again. A second one within one batch is a duplicate of the first.
+    Where a strategy gives budgets, a network with another budget is another candidate.
 
-    Once every architecture of the space has become a trial, the run ends with a message.
+    Once every architecture of the space has become a trial, the run ends with a message, unless there are budgets.
 
     Args:
         action: What a duplicate is told. ``"skip"``: that it is a duplicate, without a score. ``"replay"``: that it is
@@ -59,7 +61,7 @@ class Deduplicate(Middleware):
         self.patience = check_count("Deduplicate", "patience", patience)
 
     def _setup(self, context: Context) -> None:
-        self._size = context.space.size
+        self._size: float = context.space.size
         self._known: dict[Hashable, _Known] = {}
         self._unfinished: dict[Hashable, int] = {}
         self._key_of: dict[int, Hashable] = {}
@@ -79,7 +81,7 @@ class Deduplicate(Middleware):
         held: list[int] = []
         reasons = [""] * n
         ids = candidates.ids.tolist()
-        for row, key in enumerate(self.context.space.function_keys(candidates)):
+        for row, key in enumerate(self._keys(candidates)):
             known = self._known.get(key)
             if known is None and key not in self._unfinished:
                 self._unfinished[key] = ids[row]
@@ -121,10 +123,17 @@ class Deduplicate(Middleware):
 
     def _adopt(self, outcomes: Outcomes) -> None:
         super()._adopt(outcomes)
-        for row, key in enumerate(self.context.space.function_keys(outcomes.candidates)):
+        for row, key in enumerate(self._keys(outcomes.candidates)):
             if outcomes.status[row] not in FORGOTTEN and key not in self._known:
                 self._remember(key, "a trial of an earlier run", outcomes, row)
         self._end_if_all_known()
+
+    def _keys(self, candidates: Candidates) -> list[Hashable]:
+        keys = self.context.space.function_keys(candidates)
+        if BUDGET not in candidates.columns:
+            return keys
+        self._size = math.inf
+        return list(zip(keys, candidates.columns[BUDGET].tolist(), strict=True))
 
     def _remember(self, key: Hashable, name: str, outcomes: Outcomes, row: int) -> None:
         outcome = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -15,6 +15,7 @@ from nasmw.constraint import Constraint, Constraints
 from nasmw.context import Context, Recorded
 from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.feasible import FeasibleSet, by_construction
+from nasmw.middleware.margins import knows_error, std_of, tightened, with_margin
 from nasmw.middleware.values import check_count, check_number, name_of, profiled
 from nasmw.profiler import KINDS, Profiler
 from nasmw.strategy import Middleware, Verdict
@@ -31,6 +32,8 @@ class _Miss:
 
     constraint: Constraint
     value: float
+    cause: str
+    margin: float = 0.0
 
     @property
     def limit(self) -> float:
@@ -48,14 +51,15 @@ class _Miss:
         value, limit = f"{self.value:.6g}", f"{self.limit:.6g}"
         if value == limit:
             value, limit = repr(self.value), repr(self.limit)
-        sign = ">" if self.value > self.limit else "<"
-        return f"{self.constraint.profiler.name} = {value} {sign} {limit}"
+        sign, side = (">", "+") if self.value > self.limit else ("<", "-")
+        slack = f" {side} {self.margin:g} std" if self.margin else ""
+        return f"{self.constraint.profiler.name}{slack} = {value} {sign} {limit}"
 
     def describe(self) -> str:
         """Return the miss with its size."""
         unit = f" {self.constraint.profiler.unit}" if self.constraint.profiler.unit else ""
         share = f" ({100 * self.relative:.3g} % of the limit)" if self.limit else ""
-        return f"{self}, beyond {str(self.constraint)!r} by {self.excess:.3g}{unit}{share}"
+        return f"{self}, beyond {self.cause!r} by {self.excess:.3g}{unit}{share}"
 
 
 class Filter(Middleware):
@@ -80,16 +84,22 @@ class Filter(Middleware):
         patience: How many candidates in a row may be turned away before the run ends with a message.
         pushdown: Whether limits are offered to the stages below. Where `tell` is not None nothing is offered: the
             strategy is to see what it did wrong.
+        margin: By how many standard deviations of the profiler's own error a value stays within its limit:
+            ``latency <= 25.0`` with a margin of 2 passes where the value and twice its error are at most 25. Where the
+            error is a share of the value, this is a lower limit, and offered as such; else the limit itself is offered,
+            and the margin checked. Exact values have no margin.
 
     Raises:
         TypeError: If a test is neither a limit nor a callable, or `tell` is neither None, ``"bad score"`` nor a number.
+        ValueError: If the margin is negative, or there is no limit for it.
         ConstraintError: If limits on one profiler contradict each other; at setup, if nothing can meet one.
+        ProfilerError: At setup, if there is a margin and a profiler that predicts states no error.
 
     Example:
         >>> from nasmw.testing import TableProfiler, toy_space
         >>> cost = TableProfiler(toy_space())
         >>> Filter((cost >= 2) & (cost <= 6), patience=100)
-        Filter(tests=[<Constraint cost >= 2>, <Constraint cost <= 6>], told=None, patience=100, pushdown=True)
+        Filter(tests=[<Constraint cost >= 2>, <Constraint cost <= 6>], told=None, patience=100, pushdown=True, margin=0.0)
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class Filter(Middleware):
         tell: Literal["bad score"] | float | None = None,
         patience: int = 10_000,
         pushdown: bool = True,
+        margin: float = 0.0,
     ) -> None:
         self.tests = _flatten(tests)
         self.told = _told(tell)
@@ -105,6 +116,11 @@ class Filter(Middleware):
         if not isinstance(pushdown, bool):
             raise TypeError(f"Filter(pushdown=...) takes True or False, got {pushdown!r}")
         self.pushdown = pushdown
+        self.margin = check_number("Filter", "margin", margin)
+        if self.margin < 0:
+            raise ValueError(f"Filter(margin=...) takes at least 0 standard deviations, got {margin!r}")
+        if self.margin and not any(isinstance(test, Constraint) for test in self.tests):
+            raise ValueError("Filter(margin=...) is about limits such as latency <= 25.0, and this Filter has none")
         _check_agreement(test for test in self.tests if isinstance(test, Constraint))
 
     @property
@@ -119,10 +135,20 @@ class Filter(Middleware):
         return self._honoured
 
     def _setup(self, context: Context) -> None:
+        self._loose: dict[Constraint, str] = {}
         resolved = [
-            test.resolve(context.profile, context.space) if isinstance(test, Constraint) else test
+            self._with_margin(test.resolve(context.profile, context.space)) if isinstance(test, Constraint) else test
             for test in self.tests
         ]
+        if (
+            self.margin
+            and not self._loose
+            and all(test.profiler.relative_error is None for test in resolved if isinstance(test, Constraint))
+        ):
+            raise ProfilerError(
+                f"{context.stage} has a margin of {self.margin:g} standard deviations, and all its profilers are "
+                f"exact: {', '.join(profiler.name for profiler in self.profilers)}; leave the margin out"
+            )
         limits = [test for test in resolved if isinstance(test, Constraint)]
         _check_agreement(limits)
         for limit in limits:
@@ -132,12 +158,22 @@ class Filter(Middleware):
         self._feasible = FeasibleSet.shared(context.space, tabled) if tabled else None
         if self._feasible is not None and not self._feasible.share:
             raise ConstraintError(str(self._feasible.diagnose()))
-        self._active = sorted(zip(resolved, _causes(resolved), strict=True), key=lambda pair: _cost(pair[0]))
+        causes = _causes([self._loose.get(test, test) if isinstance(test, Constraint) else test for test in resolved])
+        self._active = sorted(zip(resolved, causes, strict=True), key=lambda pair: _cost(pair[0]))
         self._turned_away: collections.Counter[str] = collections.Counter()
         self._nearest: _Miss | None = None
         self._worst: Floats = np.full(len(context.objectives), np.nan)
         offers = self.pushdown and self.told is None
         self._honoured = tuple(limit for limit in limits if offers and self.inner.offer(limit))
+
+    def _with_margin(self, limit: Constraint) -> Constraint:
+        """Return the limit on values alone that holds with the margin; where there is none, note the limit as loose."""
+        if not self.margin or not knows_error(self.context.stage, limit.profiler, self.context):
+            return limit
+        tight = tightened(limit, self.margin)
+        if tight is None:
+            self._loose[limit] = with_margin(limit, self.margin)
+        return tight or limit
 
     def _screen(self, candidates: Candidates) -> Verdict:
         n = len(candidates)
@@ -148,7 +184,7 @@ class Filter(Middleware):
             if not rows:
                 break
             if isinstance(test, Constraint):
-                missed = self._beyond(test, candidates, rows, columns)
+                missed = self._beyond(test, cause, candidates, rows, columns)
                 for row, miss in missed.items():
                     away[row] = cause, str(miss)
             else:
@@ -165,7 +201,7 @@ class Filter(Middleware):
         return Verdict(passes, causes, reasons, score=score, columns=columns)
 
     def _beyond(
-        self, limit: Constraint, candidates: Candidates, rows: list[int], columns: dict[str, Floats]
+        self, limit: Constraint, cause: str, candidates: Candidates, rows: list[int], columns: dict[str, Floats]
     ) -> dict[int, _Miss]:
         """Return who of the rows is beyond a limit, and how; note the values in the columns."""
         name = limit.profiler.name
@@ -177,10 +213,26 @@ class Filter(Middleware):
             values[rows] = profiled(self.context, limit.profiler, candidates[rows])
         low, high = limit.low, limit.high
         listed = values.tolist()
-        missed = {row: _Miss(limit, listed[row]) for row in rows if not low <= listed[row] <= high}
+        if limit in self._loose:
+            missed = self._beyond_margin(limit, cause, candidates[rows], dict(zip(rows, values[rows], strict=True)))
+        else:
+            missed = {row: _Miss(limit, listed[row], cause) for row in rows if not low <= listed[row] <= high}
         for miss in missed.values():
             if self._nearest is None or (miss.relative, miss.excess) < (self._nearest.relative, self._nearest.excess):
                 self._nearest = miss
+        return missed
+
+    def _beyond_margin(
+        self, limit: Constraint, cause: str, candidates: Candidates, values: Mapping[int, float]
+    ) -> dict[int, _Miss]:
+        """Return which values are not within a limit by the margin, and how."""
+        slacks = self.margin * std_of(self.context.stage, self.context, limit.profiler, candidates)
+        missed: dict[int, _Miss] = {}
+        for (row, value), slack in zip(values.items(), slacks.tolist(), strict=True):
+            if value + slack > limit.high:
+                missed[row] = _Miss(limit, value + slack, cause, self.margin)
+            elif value - slack < limit.low:
+                missed[row] = _Miss(limit, value - slack, cause, self.margin)
         return missed
 
     def _refused(self, test: Predicate, cause: str, candidates: Candidates, rows: list[int]) -> list[int]:
@@ -270,9 +322,9 @@ def _cost(test: Test) -> int:
     return len(KINDS) if isinstance(test, Recorded) else len(KINDS) - 1
 
 
-def _causes(tests: Sequence[Test]) -> list[str]:
+def _causes(tests: Sequence[Test | str]) -> list[str]:
     """Return one short text per test; a second test of one name gets a number."""
-    names = [str(test) if isinstance(test, Constraint) else name_of(test) for test in tests]
+    names = [str(test) if isinstance(test, (Constraint, str)) else name_of(test) for test in tests]
     return [
         name if name not in names[:place] else f"{name}#{names[:place].count(name) + 1}"
         for place, name in enumerate(names)

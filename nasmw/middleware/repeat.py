@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -128,4 +129,8 @@ class Repeat(Middleware):
         for objective, spread in zip(self.context.objectives, spreads, strict=True):
             if np.isfinite(spread):
                 name = f"{objective.name}_spread"
-                self.context.recorded(name, group.candidate, lambda _, spread=spread: np.array([spread]))
+                self.context.recorded(name, group.candidate, _always(spread))
+
+
+def _always(value: float) -> Callable[[Candidates], Floats]:
+    return lambda _: np.array([value])
