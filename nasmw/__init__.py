@@ -14,6 +14,7 @@ from nasmw.middleware import (
     Cache,
     Chain,
     Deduplicate,
+    EarlyStop,
     Filter,
     Penalize,
     Rank,
@@ -22,6 +23,7 @@ from nasmw.middleware import (
     Reward,
     Tap,
     TimeLimit,
+    Verify,
 )
 from nasmw.objective import Objective
 from nasmw.profiler import MultiProfiler, Profiler, profile
@@ -43,6 +45,7 @@ __all__ = [
     "Context",
     "CostTable",
     "Deduplicate",
+    "EarlyStop",
     "FeasibleSet",
     "Filter",
     "MaxTable",
@@ -67,6 +70,7 @@ __all__ = [
     "TimeLimit",
     "Trial",
     "Verdict",
+    "Verify",
     "load",
     "profile",
     "recorded",

@@ -12,13 +12,38 @@ import numpy.typing as npt
 
 from nasmw.errors import OrderError
 
-__all__ = ["Architecture", "Candidates", "Codes", "Floats", "Outcomes", "Status"]
+__all__ = [
+    "BUDGET",
+    "RESUME_FROM",
+    "STOP_ABOVE",
+    "STOP_BELOW",
+    "TRIAL",
+    "Architecture",
+    "Candidates",
+    "Codes",
+    "Floats",
+    "Outcomes",
+    "Reports",
+    "Status",
+]
 
 Architecture = Mapping[str, Any]
 """One option for each active choice, as a plain mapping; inactive choices are left out."""
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 """``(n, d)`` small unsigned integers, the option number of each choice; inactive choices are 0."""
 Floats = npt.NDArray[np.float64]
+BUDGET = "budget"
+"""The column by which a strategy says how much the evaluation of a candidate may spend."""
+RESUME_FROM = "resume_from"
+"""The column by which a strategy says what trial a candidate goes on from; NaN for none."""
+TRIAL = "trial"
+"""The column that says, in the outcome of a candidate with a budget, what number its trial had."""
+STOP_BELOW = "stop_below_at_"
+"""With the number of a step behind it, the column of the least value that lets a trial go on from that step."""
+STOP_ABOVE = "stop_above_at_"
+"""With the number of a step behind it, the column of the greatest value that lets a trial go on from that step."""
+Reports = tuple[tuple[int, float], ...]
+"""What a trial reported on the way: pairs of step and value, in order."""
 NO_ID = -1
 NO_IDS = np.full(1, NO_ID, dtype=np.int64)
 
@@ -177,6 +202,7 @@ class Outcomes:
             outcomes, and where a stage was configured to tell a bad score instead of dropping.
         metrics: Named ``(n,)`` float64 columns as the evaluation returned them; no stage changes them.
         reasons: One sentence per candidate; empty where there is nothing to say.
+        reports: What each trial reported on the way; empty where there was none, or it reported nothing.
     """
 
     candidates: Candidates
@@ -184,16 +210,21 @@ class Outcomes:
     scores: Floats = attrs.field(converter=_frozen)
     metrics: Mapping[str, Floats] = attrs.field(factory=dict, converter=_frozen_columns)
     reasons: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    reports: tuple[Reports, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         n = len(self.candidates)
         if not self.reasons:
             object.__setattr__(self, "reasons", ("",) * n)
-        fits = len(self.status) == len(self.reasons) == n and self.scores.ndim == 2 and len(self.scores) == n
+        if not self.reports:
+            object.__setattr__(self, "reports", ((),) * n)
+        fits = len(self.status) == len(self.reasons) == len(self.reports) == n
+        fits = fits and self.scores.ndim == 2 and len(self.scores) == n
         if not fits or any(len(values) != n for values in self.metrics.values()):
             raise ValueError(
-                f"outcomes of {n} candidates need {n} statuses, ({n}, m) scores, {n} reasons and columns of {n}; "
-                f"got {len(self.status)} statuses, scores {self.scores.shape}, {len(self.reasons)} reasons"
+                f"outcomes of {n} candidates need {n} statuses, ({n}, m) scores, {n} reasons, reports of {n} trials "
+                f"and columns of {n}; got {len(self.status)} statuses, scores {self.scores.shape}, "
+                f"{len(self.reasons)} reasons"
             )
 
     @classmethod
@@ -242,6 +273,7 @@ class Outcomes:
             self.scores[rows],
             metrics,
             [self.reasons[i] for i in rows],
+            tuple(self.reports[i] for i in rows),
         )
 
     def __repr__(self) -> str:
@@ -256,7 +288,7 @@ class Outcomes:
         status: Sequence[Status] | None = None,
         reasons: Sequence[str] | None = None,
     ) -> Outcomes:
-        """Return a copy with some parts replaced; metrics are never among them."""
+        """Return a copy with some parts replaced; metrics and reports are never among them."""
         if candidates is not None and len(candidates) != len(self):
             raise OrderError(f"{len(candidates)} candidates for {len(self)} outcomes")
         return Outcomes(
@@ -265,6 +297,7 @@ class Outcomes:
             self.scores if scores is None else scores,
             self.metrics,
             self.reasons if reasons is None else reasons,
+            self.reports,
         )
 
     @classmethod
@@ -283,4 +316,5 @@ class Outcomes:
             np.concatenate([part.scores for part in parts]),
             metrics,
             [reason for part in parts for reason in part.reasons],
+            tuple(reports for part in parts for reports in part.reports),
         )

@@ -9,6 +9,7 @@ __all__ = [
     "BuildError",
     "ConstraintError",
     "DeadlockError",
+    "DeviceError",
     "EvaluationError",
     "ExportError",
     "LogError",
@@ -20,6 +21,7 @@ __all__ = [
     "ProfilerError",
     "SearchInterrupted",
     "SpaceError",
+    "TrialStopped",
 ]
 
 
@@ -47,6 +49,10 @@ class EvaluationError(NasmwError, ValueError):
     """An evaluation returned something that cannot be the metrics of a trial."""
 
 
+class TrialStopped(NasmwError):  # noqa: N818  it is no error
+    """Ends a trial that `Trial.report` found not worth going on with; an evaluation lets it pass."""
+
+
 class ExportError(NasmwError, RuntimeError):
     """An exported network is not what it was exported from."""
 
@@ -69,6 +75,10 @@ class LogMismatchError(LogError):
 
 class LogInUseError(LogError):
     """Another run holds the log."""
+
+
+class DeviceError(NasmwError, RuntimeError):
+    """A device did not do what it was asked: it crashed, hung, answered rubbish or refused; never a number."""
 
 
 class MissingExtraError(NasmwError, ImportError):

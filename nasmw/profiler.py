@@ -56,6 +56,8 @@ class Profiler(ABC):
 
     table: Any = None
     """The cost table behind the profiler (MACs of each layer, say), or None."""
+    relative_error: float | None = None
+    """Where `std` is the same share of every value, that share; else None."""
     __array_ufunc__ = None  # NumPy numbers leave comparisons and arithmetic to the profiler
 
     def __init__(

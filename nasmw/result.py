@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from nasmw.candidates import Candidates, Floats, Status
+from nasmw.candidates import BUDGET, Candidates, Floats, Status
 from nasmw.choice import Choice
 from nasmw.errors import EvaluationError, LogError, LogMismatchError, ProfilerError, did_you_mean
 from nasmw.log import Log, TrialRecord
@@ -21,6 +21,12 @@ from nasmw.space import Space
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
+
+    from nasmw.constraint import Constraint, Constraints
+    from nasmw.devices.base import Device
+    from nasmw.remeasure import Remeasured
 
 __all__ = ["FunnelReport", "Result", "load", "pareto_front"]
 
@@ -162,9 +168,8 @@ class Result:
         """
         name = metric if isinstance(metric, str) else metric.name
         values = np.array([trial.values.get(name, np.nan) for trial in self.trials])
-        if isinstance(metric, Profiler) and np.isnan(values).any() and self.trials:
-            if metric.pure:
-                return metric.profile_batch(self.candidates)
+        if isinstance(metric, Profiler) and metric.pure and np.isnan(values).any() and self.trials:
+            return metric.profile_batch(self.candidates)
         if name in self._recorded:
             recorded = self._recorded[name]
             values = np.array([recorded.get(trial.codes, trial.values.get(name, np.nan)) for trial in self.trials])
@@ -198,9 +203,17 @@ class Result:
             return Objective(objective.metric, "minimize")
         return objective
 
+    def _comparable(self) -> npt.NDArray[np.bool_]:
+        """Return which trials are compared, ``(n,)``: those without a budget, and those with the greatest completed."""
+        budgets = np.array([trial.columns.get(BUDGET, np.nan) for trial in self.trials])
+        greatest = max((trial.columns.get(BUDGET, -np.inf) for trial in self.completed), default=-np.inf)
+        return np.isnan(budgets) | (budgets == greatest)
+
     @property
     def best(self) -> TrialRecord:
         """The completed trial with the best first objective; the first of equals.
+
+        Where trials had budgets, only those with the greatest budget of a completed one are compared.
 
         Raises:
             EvaluationError: If no trial is completed; says why the last one failed.
@@ -209,15 +222,17 @@ class Result:
             failed = [trial for trial in self.trials if trial.reason]
             why = f"; the last one: {failed[-1].reason}" if failed else ""
             raise EvaluationError(f"none of the {len(self.trials)} trials is completed{why}")
-        return self.trials[int(np.nanargmax(self.scores()[:, 0]))]
+        return self.trials[int(np.nanargmax(np.where(self._comparable(), self.scores()[:, 0], np.nan)))]
 
     def pareto(self, *objectives: ObjectiveLike) -> list[TrialRecord]:
         """Return the completed trials that no other one dominates, best first objective first.
 
+        Where trials had budgets, only those with the greatest budget of a completed one are compared.
+
         Args:
             *objectives: As for `scores`: ``result.pareto("accuracy", latency)``.
         """
-        scores = self.scores(*objectives)
+        scores = np.where(self._comparable()[:, None], self.scores(*objectives), np.nan)
         rows = np.flatnonzero(pareto_front(scores))
         return [self.trials[row] for row in rows[np.argsort(-scores[rows, 0], kind="stable")]]
 
@@ -238,6 +253,54 @@ class Result:
             free = name if name not in columns else f"metric:{name}"
             columns[free] = [trial.values.get(name) for trial in self.trials]
         return columns
+
+    def remeasure(
+        self,
+        device: Device | str,
+        top: int = 10,
+        *,
+        example_input: Tensor,
+        limit: Constraint | Constraints | None = None,
+        resolution: str | None = "resolution",
+        rounds: int = 5,
+        runs: int = 10,
+        progress: bool = True,
+    ) -> Remeasured:
+        """Measure the best networks on a device, afresh and side by side, and compare with what was predicted of them.
+
+        Of several trials of one architecture the best is taken.
+
+        Args:
+            device: The device, or the name of a registered one.
+            top: How many networks, the best by the first objective.
+            example_input: A tensor of the shape that the networks take, with the batch size to measure.
+            limit: The limit in milliseconds that they should keep, such as ``latency <= 25.0``; what its profiler says
+                of them is shown beside.
+            resolution: The choice whose option is the height and width of the input, where the space has it.
+            rounds: The undisturbed visits that each network is to have, see `nasmw.devices.measuring`.
+            runs: The timed runs of a visit.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            What was found; it prints as a table.
+
+        Raises:
+            EvaluationError: If no trial is completed.
+            DeviceError: If the device fails.
+            ProfilerError: If the limit is not one on milliseconds.
+        """
+        from nasmw.remeasure import remeasure
+
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise ValueError(f"remeasure(top=...) takes a number of networks of at least 1, got {top!r}")
+        scores = np.where(self._comparable(), self.scores()[:, 0], np.nan)
+        rows: dict[bytes, int] = {}
+        for row in np.argsort(-scores, kind="stable")[: int((~np.isnan(scores)).sum())].tolist():
+            rows.setdefault(self.trials[row].codes, row)
+        if not rows:
+            raise EvaluationError("no trial is completed, so there is nothing to measure again")
+        chosen = list(rows.values())[:top]
+        return remeasure(self, chosen, device, example_input, limit, resolution, rounds, runs, progress)
 
     def export(
         self,

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nasmw.audit import audited
-from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.candidates import BUDGET, RESUME_FROM, STOP_ABOVE, STOP_BELOW, TRIAL, Candidates, Outcomes, Status
 from nasmw.context import Context, Funnel
 from nasmw.errors import (
     ConstraintError,
@@ -358,7 +358,19 @@ class Run:
         """Return what a worker needs to know of a trial."""
         digest = hashlib.sha256(f"{self.search.seed}/{number}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big") >> 1
-        return Task(number, self.records[number].architecture, seed, self.folder)
+        record = self.records[number]
+        origin = record.columns.get(RESUME_FROM, math.nan)
+        resume_from = None if math.isnan(origin) else int(origin)
+        return Task(
+            number,
+            record.architecture,
+            seed,
+            self.folder,
+            record.columns.get(BUDGET),
+            resume_from,
+            _by_step(record.columns, STOP_BELOW),
+            _by_step(record.columns, STOP_ABOVE),
+        )
 
     def arrive_all(self, results: Iterable[TaskResult]) -> None:
         """Log results; one that cannot be used ends the run, but loses none of the others."""
@@ -378,7 +390,7 @@ class Run:
         metrics = dict(result.metrics or {})
         if result.status is Status.COMPLETED:
             metrics = self.named(metrics, opened.record)
-        elif not self.failures:
+        elif result.status is Status.FAILED and not self.failures:
             logger.warning("trial %d failed: %s\n%s", result.number, result.reason, result.traceback)
         self.failures += result.status is Status.FAILED
         asked = opened.record
@@ -445,12 +457,21 @@ class Run:
     def outcome(self, candidate: Candidates, record: TrialRecord) -> Outcomes:
         """Return the outcome of a finished trial."""
         assert record.status is not None
-        values = record.values if record.status is Status.COMPLETED else {}
+        if BUDGET in candidate.columns:
+            candidate = candidate.with_columns({TRIAL: [record.number]})
+        values = record.values if record.status is Status.COMPLETED else self.values_when_stopped(record)
         scores = np.array(
             [[objective.score(values.get(objective.name, math.nan)) for objective in self.search.objectives]]
         )
         metrics = {name: np.array([value]) for name, value in record.metrics.items()}
-        return Outcomes(candidate, (record.status,), scores, metrics, (record.reason,))
+        return Outcomes(candidate, (record.status,), scores, metrics, (record.reason,), (record.reports,))
+
+    def values_when_stopped(self, record: TrialRecord) -> dict[str, float]:
+        """Return what is known of a trial that was stopped: what it reported last stands for its metric."""
+        measured = [objective.name for objective in self.search.objectives if objective.profiler is None]
+        if record.status is not Status.STOPPED or not record.reports or len(measured) != 1:
+            return {}
+        return {**record.columns, measured[0]: record.reports[-1][1]}
 
     def note(self, record: TrialRecord) -> None:
         """Keep the best score for the progress bar."""
@@ -520,3 +541,12 @@ def _check_lasting(space: Space) -> None:
                     f"choice {choice.name!r} has the option {option!r}, whose text is another one in each process, so "
                     "that no log can be gone on with; use a name for it, and look the name up in `build`"
                 )
+
+
+def _by_step(columns: Mapping[str, float], prefix: str) -> dict[int, float]:
+    """Return the columns whose names are a prefix and the number of a step, by step."""
+    return {
+        int(name.removeprefix(prefix)): value
+        for name, value in columns.items()
+        if name.startswith(prefix) and not math.isnan(value)
+    }

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nasmw.candidates import BUDGET, RESUME_FROM, TRIAL
 from nasmw.errors import ProfilerError
 from nasmw.executors import Executor, Processes, Serial
 from nasmw.log import Log
@@ -119,6 +120,8 @@ class Search:
         self.columns = tuple(check_names([*minimised, *self.profilers]).values())
         self.wanted = tuple(check_names([*self.strategy.profilers, *self.columns]).values())
         for profiler in self.wanted:
+            if profiler.name in (BUDGET, RESUME_FROM, TRIAL):
+                raise ProfilerError(f"the column {profiler.name!r} is for strategies; give {profiler!r} another name")
             if profiler.space is not None and profiler.space.fingerprint != space.fingerprint:
                 raise ProfilerError(f"{profiler!r} is about {profiler.space!r}; this search is on {space!r}")
             if any(objective.metric == profiler.name for objective in self.objectives):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from nasmw.candidates import Architecture, Status
-from nasmw.errors import EvaluationError, LogError
+from nasmw.errors import EvaluationError, LogError, TrialStopped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,12 +34,20 @@ class Task:
         architecture: One option for each active choice.
         seed: The seed of the trial, 63 bits.
         folder: The absolute path of the folder that `Trial.save` writes to; None where the run has no log.
+        budget: How much the evaluation may spend; None where the strategy does not say.
+        resume_from: The number of the trial that this one goes on from; None where it starts afresh.
+        stop_below: For steps of reports, the least value that lets the trial go on.
+        stop_above: For steps of reports, the greatest value that lets the trial go on.
     """
 
     number: int
     architecture: dict[str, Any]
     seed: int
     folder: str | None = None
+    budget: float | None = None
+    resume_from: int | None = None
+    stop_below: Mapping[int, float] = attrs.field(factory=dict)
+    stop_above: Mapping[int, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -48,10 +56,10 @@ class TaskResult:
 
     Attributes:
         number: The number of the trial.
-        status: `Status.COMPLETED` or `Status.FAILED`.
+        status: `Status.COMPLETED`, `Status.FAILED` or `Status.STOPPED`.
         metrics: Finite floats by name; a single number that was returned stands under the name ``""``. None unless
             completed.
-        reason: Why the trial failed, in one line; empty where it completed.
+        reason: Why the trial failed or was stopped, in one line; empty where it completed.
         traceback: The full text of the traceback; empty where there is none.
         seconds: The wall time of the evaluation, in seconds.
         reports: What the evaluation reported, as pairs of step and value, in order.
@@ -82,6 +90,11 @@ class Trial:
         seed: A 63-bit integer, a function of the run's seed and the number. An evaluation that draws all its random
             numbers from generators seeded with it gives the same result on any worker.
         device: The device to evaluate on, or None.
+        budget: How much this evaluation may spend in all, in the unit of the strategy's budgets (epochs, say); None
+            where the strategy does not say. Strategies such as `Hyperband` evaluate one architecture in several
+            trials of growing budgets.
+        resume_from: The number of the earlier trial of the same architecture that had the next smaller budget; `load`
+            reads the weights that it saved. None where there is none.
 
     Example:
         >>> from nasmw import Choice, Space
@@ -96,8 +109,12 @@ class Trial:
         self.architecture = dict(task.architecture)
         self.seed = task.seed
         self.device = device
+        self.budget = task.budget
+        self.resume_from = task.resume_from
         self._space = space
         self._folder = task.folder
+        self._stop_below = task.stop_below
+        self._stop_above = task.stop_above
         self._auditors: tuple[Profiler, ...] = ()
         self._built_from: Architecture = task.architecture
         self._reports: list[tuple[int, float]] = []
@@ -140,14 +157,26 @@ class Trial:
 
         Args:
             step: What the value is of: an epoch, a batch number.
-            value: A number; NaN and infinities are kept as they are.
+            value: A number; NaN and infinities are kept as they are. Where an `EarlyStop` is in the chain, it is the
+                objective's metric so far.
 
         Raises:
             EvaluationError: If the step is no integer or the value no number.
+            TrialStopped: If an `EarlyStop` says that the trial is not worth going on with; let it pass.
         """
         if isinstance(step, bool) or not hasattr(step, "__index__"):
             raise EvaluationError(f"trial.report takes an integer step, got {step!r}")
-        self._reports.append((int(step), _number("trial.report: the value", value)))
+        step = int(step)
+        self._reports.append((step, _number("trial.report: the value", value)))
+        values = [value for _, value in self._reports if not math.isnan(value)]
+        for limits, best, word in ((self._stop_below, max, "below"), (self._stop_above, min, "above")):
+            if step not in limits:
+                continue
+            so_far = best(values, default=math.nan)
+            if math.isnan(so_far) or best(so_far, limits[step]) != so_far:
+                raise TrialStopped(
+                    f"stopped at step {step}: the best value so far, {so_far:.6g}, is {word} {limits[step]:.6g}"
+                )
 
     def save(self, model: nn.Module) -> None:
         """Write the weights of a network next to the log, as ``<number>.pt``; a former file is replaced at once.
@@ -175,6 +204,25 @@ class Trial:
                 os.remove(unfinished)
             raise
 
+    def load(self, model: nn.Module) -> bool:
+        """Give a network the weights that the trial `resume_from` saved.
+
+        Args:
+            model: A network of the same architecture, as `model` returns it.
+
+        Returns:
+            Whether there were any; if not, the network stays as it is, and the training starts afresh.
+        """
+        import torch
+
+        if self._folder is None or self.resume_from is None:
+            return False
+        path = os.path.join(self._folder, f"{self.resume_from}.pt")
+        if not os.path.exists(path):
+            return False
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return True
+
 
 Evaluate = Callable[[Trial], Any]
 """Takes a trial and returns a number, or a mapping of names to numbers."""
@@ -194,14 +242,16 @@ def run_task(task: Task, space: Space, evaluate: Evaluate, device: str | None = 
     """
     trial = Trial(task, space, device)
     metrics: dict[str, float] | None = None
-    reason = trace = ""
+    status, reason, trace = Status.FAILED, "", ""
     started, begin = time.time(), time.perf_counter()
     try:
         metrics = _metrics(evaluate(trial))
+        status = Status.COMPLETED
+    except TrialStopped as stopped:
+        status, reason = Status.STOPPED, str(stopped)
     except (Exception, SystemExit) as error:
         reason, trace = _explain(error)
     seconds = time.perf_counter() - begin
-    status = Status.FAILED if metrics is None else Status.COMPLETED
     return TaskResult(task.number, status, metrics, reason, trace, seconds, trial.reports, started)
 
 

@@ -9,7 +9,7 @@ from nasmw.candidates import Architecture
 from nasmw.errors import ProfilerError
 from nasmw.profilers.inputs import ExampleInput, ExampleLike
 from nasmw.profilers.network import Method, NetworkProfiler
-from nasmw.profilers.probe import Pool
+from nasmw.profilers.probe import Pool, shared_pool
 from nasmw.profilers.shapes import Trace, trace
 from nasmw.space import Space
 
@@ -32,7 +32,7 @@ class _TracingProfiler(NetworkProfiler):
         return trace(model, example, live=self.metric == "memory", float_bytes=self.float_bytes)
 
     def _pool(self, space: Space) -> Pool:
-        return Pool(space, self.example_input, self.resolution, (self.metric,), float_bytes=self.float_bytes)
+        return shared_pool(space, self.example_input, self.resolution, float_bytes=self.float_bytes)
 
 
 class ActivationsProfiler(_TracingProfiler):

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
+import time
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
+import attrs
+
 from nasmw.cost import CostTable, MaxTable
-from nasmw.errors import ProfilerError
 from nasmw.space import Space
 
-__all__ = ["cache_folder", "load_table", "save_table", "table_path"]
+__all__ = ["Kept", "cache_folder", "load_table", "save_table", "table_path"]
 
-FORMAT = 1
+FORMAT = 2
+UNCOUNTED = "uncounted.json"
+PART = ".part"
+LEFT_SECONDS = 3600
 
 
 def cache_folder() -> Path:
@@ -31,25 +39,43 @@ def table_path(space: Space, metric: str, *details: object) -> Path:
     return cache_folder() / f"{metric}-{space.fingerprint}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
 
 
-def load_table(path: Path, space: Space, *, maximum: bool) -> CostTable | MaxTable | None:
-    """Return a table from its file, or None where there is none that can be read."""
+@attrs.frozen(eq=False)
+class Kept:
+    """What is kept of a space.
+
+    Attributes:
+        table: The table.
+        uncounted: The operators of the probed networks that nothing is known about.
+    """
+
+    table: CostTable | MaxTable
+    uncounted: frozenset[str] = frozenset()
+
+
+def load_table(path: Path, space: Space, *, maximum: bool) -> Kept | None:
+    """Return what a file holds, or None where there is none that can be read."""
     try:
-        return MaxTable.load(path, space) if maximum else CostTable.load(path, space)
+        table = MaxTable.load(path, space) if maximum else CostTable.load(path, space)
+        with zipfile.ZipFile(path) as file:
+            return Kept(table, frozenset(json.loads(file.read(UNCOUNTED))))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, EOFError, ProfilerError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         warnings.warn(f"the cached table {path.name!r} cannot be read and is made anew: {error}", stacklevel=2)
         return None
 
 
-def save_table(path: Path, table: CostTable | MaxTable) -> None:
+def save_table(path: Path, kept: Kept) -> None:
     """Write a table to its file, whole or not at all; a folder that cannot be written to is a warning."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        _drop_leftovers(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=PART)
         os.close(handle)
         try:
-            table.save(name)
+            kept.table.save(name)
+            with zipfile.ZipFile(name, "a") as file:
+                file.writestr(UNCOUNTED, json.dumps(sorted(kept.uncounted)))
             os.replace(name, path)
         finally:
             Path(name).unlink(missing_ok=True)
@@ -59,3 +85,13 @@ def save_table(path: Path, table: CostTable | MaxTable) -> None:
             "to a folder that can be written to",
             stacklevel=2,
         )
+
+
+def _drop_leftovers(folder: Path) -> None:
+    """Delete what processes left behind that were ended while they wrote a table."""
+    for path in folder.glob(f"*{PART}"):
+        try:
+            if time.time() - path.stat().st_mtime > LEFT_SECONDS:
+                path.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue

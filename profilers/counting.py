@@ -154,7 +154,7 @@ def report_uncounted(uncounted: Mapping[str, int], mode: Uncounted, what: str) -
     """Say which operators a count lacks.
 
     Args:
-        uncounted: The operators, with the number of their calls.
+        uncounted: The operators, with the number of their calls; 0 where that is not known.
         mode: ``"warn"``, ``"error"`` or ``"ignore"``.
         what: What the message calls the network.
 
@@ -163,7 +163,7 @@ def report_uncounted(uncounted: Mapping[str, int], mode: Uncounted, what: str) -
     """
     if not uncounted or mode == "ignore":
         return
-    names = ", ".join(f"{name} ({number} times)" for name, number in sorted(uncounted.items()))
+    names = ", ".join(f"{name} ({number} times)" if number else name for name, number in sorted(uncounted.items()))
     message = (
         f"{what} has operators whose multiply-adds are not known and not counted: {names}; the count is too low if "
         "they multiply. Pass uncounted='ignore' if they do not, or uncounted='error' to refuse such networks"

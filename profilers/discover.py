@@ -53,7 +53,14 @@ class Found:
         return float(1.0 - 0.05 ** (1.0 / self.verified))
 
 
-def discover(pool: Pool, metric: Metric, *, seed: int = 0, progress: bool = True) -> Found:
+def discover(
+    pool: Pool,
+    metric: Metric,
+    *,
+    weigh: Callable[[Sample], Sample] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Found:
     """Return the table of a metric over the pool's space.
 
     Layers are named by what `build` read before it constructed them, or else by their paths.
@@ -61,6 +68,7 @@ def discover(pool: Pool, metric: Metric, *, seed: int = 0, progress: bool = True
     Args:
         pool: The probes so far; it grows.
         metric: The metric, one of the pool's.
+        weigh: Takes what a network is made of and returns it with the layers of the metric, where the pool has none.
         seed: Of the random architectures.
         progress: Whether a bar is shown.
 
@@ -69,7 +77,7 @@ def discover(pool: Pool, metric: Metric, *, seed: int = 0, progress: bool = True
         ProfilerError: If `build` gives different networks for one architecture.
     """
     with tqdm(desc=f"tabulating {metric} of {pool.space.name}", unit=" networks", disable=not progress) as bar:
-        search = _Search(pool, metric, np.random.default_rng(seed), bar)
+        search = _Search(pool, metric, weigh, seed, bar)
         search.start()
         reasons = []
         namings = search.namings()
@@ -108,11 +116,15 @@ class _ExhaustedError(NotDecomposableError):
 
 
 class _Search:
-    def __init__(self, pool: Pool, metric: Metric, rng: np.random.Generator, bar: tqdm[Any]) -> None:
+    def __init__(
+        self, pool: Pool, metric: Metric, weigh: Callable[[Sample], Sample] | None, seed: int, bar: tqdm[Any]
+    ) -> None:
         self.pool = pool
         self.space: Space = pool.space
         self.metric: Metric = metric
-        self.rng = rng
+        self.weigh = weigh
+        self.seed = seed
+        self.rng = np.random.default_rng(seed)
         self.bar = bar
         self.samples: dict[bytes, Sample] = {}
         self.probes = 0
@@ -126,16 +138,26 @@ class _Search:
         """Probe some networks, one of them twice, and some of them with one choice changed."""
         for codes in self.balanced(FIRST_PROBES):
             self.add(codes)
-        first = next(iter(self.samples.values()))
-        again = self.pool.probe(first.codes)
+        if not self.pool.repeated:
+            self.repeat(next(iter(self.samples.values())).codes)
+        self.change_each()
+        for codes in self.pool.observed.values():
+            self.add(codes)
+
+    def repeat(self, codes: Codes) -> None:
+        """Probe a network a second time.
+
+        Raises:
+            ProfilerError: If it is another one then.
+        """
+        first, again = self.pool.sample(codes), self.pool.probe(codes)
         for metric in self.pool.metrics:
             if [layer.groups for layer in first.layers[metric]] != [layer.groups for layer in again.layers[metric]]:
                 raise ProfilerError(
                     f"`build` of {self.space!r} is random: it gave two different networks for "
-                    f"{self.space.decode(first.codes)!r}; a network must follow from its architecture"
+                    f"{self.space.decode(codes)!r}; a network must follow from its architecture"
                 )
-
-        self.change_each()
+        self.pool.repeated = True
 
     def change_each(self) -> None:
         """Probe pairs of networks that differ in one choice, one pair for each choice or for many of them."""
@@ -150,9 +172,10 @@ class _Search:
             row[column] = (int(row[column]) + 1 + int(self.rng.integers(sizes[column] - 1))) % sizes[column]
             self.changes.append((sample, self.add(self.space.canonical(row[None])[0])))
 
-    def balanced(self, n: int) -> Codes:
+    def balanced(self, n: int, rng: np.random.Generator | None = None) -> Codes:
         """Return architectures in which every option of every choice is about as frequent."""
-        columns = [self.rng.permutation(np.arange(n) % len(choice.options)) for choice in self.space.choices]
+        rng = rng or self.rng
+        columns = [rng.permutation(np.arange(n) % len(choice.options)) for choice in self.space.choices]
         return self.space.canonical(np.stack(columns, axis=1).astype(self.space.dtype))
 
     def add(self, codes: Codes) -> Sample:
@@ -172,7 +195,7 @@ class _Search:
             self.bar.update()
         if self.probes > self.limit:
             raise _ExhaustedError(f"{self.probes} networks were probed, and there is no end")
-        return sample
+        return sample if self.weigh is None else self.weigh(sample)
 
     def fill(self, wanted: list[Assignment]) -> None:
         """Probe networks that show cases not observed yet, many in each."""
@@ -206,6 +229,7 @@ class _Search:
                 self.fill(missing.wanted)
                 continue
             if self.verify(table):
+                self.pool.observed.update((key, sample.codes) for key, sample in self.samples.items())
                 return Found(table, VERIFIED, self.probes)
         raise NotDecomposableError(f"the costs of fresh networks still differ after {MAX_ROUNDS} rounds of probing")
 
@@ -286,29 +310,31 @@ class _Search:
                     differing += 1
                     self.add(codes)
             if differing:
+                self.pool.rounds += 1
                 return False
         return True
 
     def _fresh(self) -> Iterable[Codes]:
-        flips = self._flips()
+        rng = np.random.default_rng([self.seed, self.pool.rounds])  # the same networks, whatever the metric
+        flips = self._flips(rng)
         if flips is not None:
             yield flips
         left = VERIFIED
         while left:
             n = min(left, 25)
-            yield self.space.sample(n, self.rng).codes
+            yield self.space.sample(n, rng).codes
             left -= n
 
-    def _flips(self) -> Codes | None:
+    def _flips(self, rng: np.random.Generator) -> Codes | None:
         """Return networks that differ from random ones in one choice that guards others."""
         guards = sorted({gate for gates in self.space.gates for gate in gates})
         if not guards:
             return None
-        codes = self.balanced(FLIPPED).copy()
+        codes = self.balanced(FLIPPED, rng).copy()
         for row in codes:
-            column = int(self.rng.choice(guards))
+            column = int(rng.choice(guards))
             size = len(self.space.choices[column].options)
-            row[column] = (int(row[column]) + 1 + int(self.rng.integers(max(size - 1, 1)))) % size
+            row[column] = (int(row[column]) + 1 + int(rng.integers(max(size - 1, 1)))) % size
         return self.space.canonical(codes)
 
 

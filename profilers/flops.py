@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, get_args
 
 from nasmw.candidates import Architecture
@@ -91,10 +92,16 @@ class FlopsProfiler(NetworkProfiler):
 
     def _count(self, model: nn.Module, architecture: Architecture | None) -> float:
         counted = self.count(model, architecture)
-        if self.uncounted == "error" or not self._warned.issuperset(counted.uncounted):
-            self._warned.update(counted.uncounted)
-            report_uncounted(counted.uncounted, self.uncounted, f"{self.name}: a {type(model).__name__}")
+        self._report(counted.uncounted, f"a {type(model).__name__}")
         return float(counted.macs)
+
+    def _note_uncounted(self, names: Iterable[str]) -> None:
+        self._report(dict.fromkeys(names, 0), f"networks of {self.space!r}")
+
+    def _report(self, uncounted: Mapping[str, int], what: str) -> None:
+        if self.uncounted == "error" or not self._warned.issuperset(uncounted):
+            self._warned.update(uncounted)
+            report_uncounted(uncounted, self.uncounted, f"{self.name}: {what}")
 
     def _recount(self, model: nn.Module, architecture: Architecture) -> float:
         example = self.example_input.for_architecture(architecture, self.resolution)

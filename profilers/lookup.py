@@ -23,7 +23,7 @@ from nasmw.tabled import TabledProfiler
 if TYPE_CHECKING:
     from nasmw.spaces.layers import Placed
 
-__all__ = ["LookupTableProfiler", "missing_layers", "required_layers"]
+__all__ = ["LookupTableProfiler", "described_parts", "missing_layers", "required_layers"]
 
 SHOWN = 6
 Term = tuple[Sequence[str], npt.ArrayLike]
@@ -104,7 +104,7 @@ def required_layers(space: Space) -> dict[Placed, int]:
     Raises:
         ProfilerError: If the space does not describe its layers.
     """
-    return dict(Counter(placed for part in _described_parts(space) for placed in _layers(space, part)))
+    return dict(Counter(placed for part in described_parts(space) for placed in _layers(space, part)))
 
 
 def missing_layers(space: Space, latencies: LatencyTable) -> dict[str, Placed]:
@@ -132,7 +132,12 @@ def _latency(latencies: LatencyTable, placed: Placed) -> float | None:
     return latencies.layers.get(placed.key) if own is None else own
 
 
-def _described_parts(space: Space) -> list[Part]:
+def described_parts(space: Space) -> list[Part]:
+    """Return the parts of a space's networks, which describe their layers.
+
+    Raises:
+        ProfilerError: If they do not.
+    """
     parts = [] if space.parts is None else list(space.parts())
     if not parts or any(part.layers is None for part in parts):
         raise ProfilerError(
@@ -151,7 +156,7 @@ def _layers(space: Space, part: Part) -> dict[Placed, None]:
 
 
 def _layer_terms(space: Space, latencies: LatencyTable, what: str) -> Iterable[Term]:
-    parts = _described_parts(space)
+    parts = described_parts(space)
     required = required_layers(space)
     known = {placed: ms for placed in required if (ms := _latency(latencies, placed)) is not None}
     if len(known) < len(required):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -13,11 +15,11 @@ from nasmw.candidates import Architecture, Candidates, Codes, Floats
 from nasmw.cost import CostTable, MaxTable
 from nasmw.errors import ProfilerError
 from nasmw.profiler import Bounds, Profiler
-from nasmw.profilers.cache import load_table, save_table, table_path
+from nasmw.profilers.cache import Kept, load_table, save_table, table_path
 from nasmw.profilers.discover import VERIFIED, discover
 from nasmw.profilers.explain import NotDecomposableError
 from nasmw.profilers.inputs import ExampleInput, ExampleLike, check_resolution
-from nasmw.profilers.probe import Metric, Pool
+from nasmw.profilers.probe import Metric, Pool, Sample, forget_pools, shared_pool
 from nasmw.space import Space
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class NetworkProfiler(Profiler):
     The tables are those that the space declares, or are found by building some hundreds of its networks without data
     (once: they are kept on disk). They are compared with the direct count on networks that they were not made from.
     Where a space has no such tables the networks are counted one by one, each once, and a warning says so.
+
+    Profilers of one space and one example input look at the same probed networks. So do those that need no example
+    input, where they are made after one that does.
 
     A subclass says what is counted by `metric` and `_count`.
 
@@ -57,6 +62,8 @@ class NetworkProfiler(Profiler):
 
     metric: Metric
     """What is counted of each layer."""
+    factor: float = 1.0
+    """The value of the profiler is the metric times this."""
 
     def __init__(
         self,
@@ -91,13 +98,22 @@ class NetworkProfiler(Profiler):
             architecture: The architecture that it was built from; None for a network outside any space.
         """
 
-    def _scaled(self, table: CostTable | MaxTable) -> CostTable | MaxTable:
-        """Return the table of the profiler from that of the metric."""
-        return table
+    def _weighed(self, sample: Sample) -> Sample:
+        """Return what a network is made of with the layers of the metric, where probes do not note them."""
+        return sample
 
-    def _details(self) -> tuple[object, ...]:
-        """Return what else the tables depend on, besides space, metric, input and resolution."""
+    def _details(self) -> tuple[object, ...] | None:
+        """Return what else the tables depend on, besides space, metric, input and resolution.
+
+        None: on something that cannot be written down, so the tables are not kept on disk.
+        """
         return ()
+
+    def _after_probing(self, pool: Pool) -> None:
+        """Say what was noticed while the tables were made."""
+
+    def _note_uncounted(self, names: Iterable[str]) -> None:
+        """Hear of operators in the networks of the space that nothing is known about."""
 
     # -- tables -------------------------------------------------------------------------------------------------
 
@@ -110,16 +126,19 @@ class NetworkProfiler(Profiler):
                     "pass Space(choices, build=function)"
                 )
             self.source = "declared tables"
-            return self._scaled(declared)
+            return declared * self.factor
         fixed = space.sample(FIXED, np.random.default_rng(0))
         pool = self._pool(space)
         if declared is not None:
             self._compare(declared, pool, fixed)
             self.source = "declared tables"
-            return self._scaled(declared)
+            return declared * self.factor
         counted = [self._value(row) for row in fixed.codes]
         if self.method == "count":
             return None
+        if len(pool) and self._traced(pool, fixed) != counted:  # `build` is not what it was when these were probed
+            forget_pools(space)
+            pool = self._pool(space)
         try:
             found = self._found(space, pool, fixed, counted, progress)
         except NotDecomposableError as error:
@@ -130,7 +149,18 @@ class NetworkProfiler(Profiler):
         return found
 
     def _pool(self, space: Space) -> Pool:
-        return Pool(space, self.example_input, self.resolution, (self.metric,))
+        return shared_pool(space, self.example_input, self.resolution)
+
+    def _traced(self, pool: Pool, fixed: Candidates) -> list[float]:
+        """Return the values of some networks from probes.
+
+        Raises:
+            NotDecomposableError: If they do not run on shapes alone.
+        """
+        try:
+            return [self.factor * self._weighed(pool.sample(row)).value(self.metric) for row in fixed.codes]
+        except ProfilerError as error:
+            raise NotDecomposableError(str(error)) from error
 
     def _declared(self, space: Space) -> CostTable | None:
         """Return the table that the space declares for such inputs, or None."""
@@ -159,24 +189,28 @@ class NetworkProfiler(Profiler):
         self, space: Space, pool: Pool, fixed: Candidates, counted: list[float], progress: bool
     ) -> CostTable | MaxTable:
         """Return the tables from the disk, or by probing."""
-        maximum = self.metric == "memory"
-        try:
-            traced = [pool.sample(row).value(self.metric) for row in fixed.codes]
-        except ProfilerError as error:
-            raise NotDecomposableError(str(error)) from error
-        builder = space.builder_name
+        traced = self._traced(pool, fixed)
+        if traced != counted:
+            raise NotDecomposableError(f"run on shapes alone its networks give {traced}, run on data {counted}")
+        path = self._path(space)
+        kept = None if path is None else load_table(path, space, maximum=self.metric == "memory")
+        if kept is not None and (kept.table * self.factor).evaluate(fixed).tolist() == traced:
+            self._note_uncounted(kept.uncounted)
+            return kept.table * self.factor
+        table = discover(pool, self.metric, weigh=self._weighed, progress=progress).table
+        self._after_probing(pool)
+        self._note_uncounted(pool.uncounted)
+        if path is not None:
+            save_table(path, Kept(table, frozenset(pool.uncounted)))
+        return table * self.factor
+
+    def _path(self, space: Space) -> Path | None:
+        """Return the file of the tables, or None where they are not kept."""
+        details = self._details()
+        if details is None:
+            return None
         inputs = "" if self.example_input is None else self.example_input.describe()
-        path = table_path(space, self.metric, builder, inputs, self.resolution, *self._details())
-        table = load_table(path, space, maximum=maximum)
-        if table is None or table.evaluate(fixed).tolist() != traced:
-            table = discover(pool, self.metric, progress=progress).table
-            save_table(path, table)
-        scaled = self._scaled(table)
-        if scaled.evaluate(fixed).tolist() != counted:
-            raise NotDecomposableError(
-                f"run on shapes alone its networks give {scaled.evaluate(fixed).tolist()}, run on data {counted}"
-            )
-        return scaled
+        return table_path(space, self.metric, space.builder_name, inputs, self.resolution, *details)
 
     # -- values -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -20,16 +20,17 @@ from nasmw.profilers.inputs import ExampleInput
 from nasmw.profilers.shapes import Trace, trace, unfilled
 from nasmw.space import Space
 
-__all__ = ["METRICS", "Metric", "Naming", "Pool", "Sample", "layers"]
+__all__ = ["Layer", "Metric", "Naming", "Pool", "Sample", "forget_pools", "layers", "shared_pool"]
 
-Metric = Literal["macs", "params", "elements", "activations", "memory"]
-METRICS: tuple[Metric, ...] = ("macs", "params", "elements", "activations", "memory")
+Metric = Literal["macs", "params", "elements", "activations", "memory", "weight_bits", "bit_operations"]
+OF_TENSORS: tuple[Metric, ...] = ("params", "elements")
+OF_PASSES: tuple[Metric, ...] = ("macs", "activations", "memory")
 Naming = Literal["reads", "paths"]
 Groups = tuple[tuple[int, ...], ...]
 """A cost as a sum of products."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class Layer:
     """What one operator or one tensor of a network costs.
 
@@ -38,12 +39,15 @@ class Layer:
         path: The path of that module.
         part: What of the module it is: the name of a parameter, or an operator and how often it had run there.
         groups: The cost.
+        weights: Of a tensor, whether it is a parameter; of an operator, whether it multiplies by something that is the
+            same for all inputs.
     """
 
     made: int
     path: str
     part: str
     groups: Groups
+    weights: bool = True
 
     @property
     def cost(self) -> int:
@@ -79,11 +83,13 @@ def layers(model: nn.Module, traced: Trace | None, metric: Metric, made: dict[in
             for name, tensor in tensors:
                 if id(tensor) not in seen:
                     seen.add(id(tensor))
-                    found.append(Layer(made.get(id(module), -1), paths[id(module)], name, (tuple(tensor.shape),)))
+                    parameter = isinstance(tensor, nn.Parameter)
+                    shape = tuple(tensor.shape)
+                    found.append(Layer(made.get(id(module), -1), paths[id(module)], name, (shape,), parameter))
         return found
     if traced is None:
         raise ProfilerError(f"metric {metric!r} needs a forward pass")
-    costs: list[tuple[nn.Module, str, Groups]] = []
+    costs: list[tuple[nn.Module, str, Groups, bool]] = []
     for operation in traced.operations:
         groups: Groups
         if metric == "macs":
@@ -93,11 +99,11 @@ def layers(model: nn.Module, traced: Trace | None, metric: Metric, made: dict[in
         else:
             groups = operation.live
         if groups:
-            costs.append((operation.module, operation.name, groups))
-    parts = _parts((module, name) for module, name, _ in costs)
+            costs.append((operation.module, operation.name, groups, operation.weights))
+    parts = _parts((module, name) for module, name, *_ in costs)
     return [
-        Layer(made.get(id(module), -1), paths.get(id(module), ""), part, groups)
-        for (module, _, groups), part in zip(costs, parts, strict=True)
+        Layer(made.get(id(module), -1), paths.get(id(module), ""), part, groups, weights)
+        for (module, _, groups, weights), part in zip(costs, parts, strict=True)
     ]
 
 
@@ -170,6 +176,14 @@ class Sample:
         costs = [layer.cost for layer in self.layers[metric]]
         return max(costs, default=0) if metric == "memory" else sum(costs)
 
+    def times(self, base: Metric, metric: Metric, factors: Callable[[Layer], tuple[int, ...]]) -> Sample:
+        """Return the network with a metric whose layers cost what those of another one do, times some factors."""
+        weighed = []
+        for layer in self.layers[base]:
+            more = factors(layer)
+            weighed.append(attrs.evolve(layer, groups=tuple((*group, *more) for group in layer.groups)))
+        return attrs.evolve(self, layers={metric: weighed})
+
     def names(self, metric: Metric, naming: Naming, anchors: frozenset[int]) -> Iterator[tuple[Hashable, Groups]]:
         """Yield each layer's name, its form included, and its cost.
 
@@ -225,8 +239,15 @@ class Pool:
         space: The space.
         example: What networks are run on; None where parameters alone are wanted.
         resolution: The choice that resizes the example, or None.
-        metrics: What is noted.
+        metrics: What is noted; by default all that can be noted of parameters and, with an example, of a pass.
         float_bytes: Bytes of an element of floating point, for ``"memory"``; None takes those of the dtype.
+
+    Attributes:
+        uncounted: The operators that nothing is known about.
+        observed: The rows of codes that tables were made from, in order, for a later metric to start with.
+        repeated: Whether a network was built a second time and was the same.
+        rounds: How many rounds of fresh networks tables were compared with; those of a round that is yet to come are
+            known to no table.
     """
 
     def __init__(
@@ -234,18 +255,22 @@ class Pool:
         space: Space,
         example: ExampleInput | None,
         resolution: str | None,
-        metrics: Sequence[Metric],
+        metrics: Sequence[Metric] = (),
         *,
         float_bytes: int | None = None,
     ) -> None:
         self.space = space
         self.example = example
         self.resolution = resolution
-        self.metrics = tuple(metrics)
+        self.metrics = tuple(metrics) or OF_TENSORS + (OF_PASSES if example is not None else ())
         self.float_bytes = float_bytes
         self.uncounted: set[str] = set()
+        self.observed: dict[bytes, Codes] = {}
+        self.repeated = False
+        self.rounds = 0
         self._empty = True
         self._samples: dict[bytes, Sample] = {}
+        self._layers: dict[Layer, Layer] = {}
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -273,9 +298,13 @@ class Pool:
             example = self.example.for_architecture(architecture, self.resolution)
             traced = trace(model, example, live="memory" in self.metrics, float_bytes=self.float_bytes, keep=False)
             self.uncounted |= traced.uncounted
-        found = {metric: layers(model, traced, metric, made) for metric in self.metrics}
+        found = {metric: self._shared(layers(model, traced, metric, made)) for metric in self.metrics}
         reads = tuple((self.space.column(name), number) for name, number in watch.reads)
         return Sample(codes, reads, found)
+
+    def _shared(self, found: list[Layer]) -> list[Layer]:
+        """Return layers, each once in memory however many networks have it."""
+        return [self._layers.setdefault(layer, layer) for layer in found]
 
     def _build(self, architecture: Architecture, watch: _Watch) -> nn.Module:
         def seen_as(complete: dict[str, Any]) -> dict[str, Any]:
@@ -292,3 +321,31 @@ class Pool:
                     self._empty = False
             with watch.watching():
                 return self.space.build(architecture, seen_as=seen_as)
+
+
+class _Pools(dict[Any, Pool]):
+    """The pools of a space, which do not travel with it to other processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Pools, ()
+
+
+def shared_pool(
+    space: Space, example: ExampleInput | None, resolution: str | None, *, float_bytes: int | None = None
+) -> Pool:
+    """Return the pool of all profilers of a space that run its networks on such inputs.
+
+    Without an example a pool with one serves as well, if tables were found from it.
+    """
+    pools: _Pools = vars(space).setdefault("_pools", _Pools())
+    if example is None and (useful := [pool for pool in pools.values() if pool.observed]):
+        return useful[0]
+    key = (None if example is None else example.describe(), resolution, float_bytes)
+    if key not in pools:
+        pools[key] = Pool(space, example, resolution, float_bytes=float_bytes)
+    return pools[key]
+
+
+def forget_pools(space: Space) -> None:
+    """Forget what was probed of a space."""
+    vars(space).pop("_pools", None)

@@ -41,6 +41,7 @@ class Operation:
         macs: Numbers whose product is the multiply-adds; None where there are none.
         written: For each tensor that it wrote, the shape.
         live: For each tensor that has to be in memory during the call, the bytes of an element and the shape.
+        weights: Whether it multiplies by something that does not depend on the inputs of the network.
     """
 
     module: nn.Module
@@ -48,6 +49,7 @@ class Operation:
     macs: Shape | None
     written: tuple[Shape, ...]
     live: tuple[Shape, ...]
+    weights: bool
 
 
 @attrs.frozen(eq=False)
@@ -128,6 +130,7 @@ class _Note:
     written: tuple[Shape, ...]
     reads: set[int]
     makes: list[int]
+    weights: bool
 
 
 class _Recorder(TorchDispatchMode):
@@ -139,6 +142,7 @@ class _Recorder(TorchDispatchMode):
         self.uncounted: set[str] = set()
         self._kept: list[Tensor] = []  # a storage that were freed could give its address to another one
         self._sizes: dict[int, Shape] = {}
+        self._activations: set[int] = set()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -148,6 +152,7 @@ class _Recorder(TorchDispatchMode):
         """Return an argument without data, and count it as being in memory."""
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         self._made(empty)
+        self._activations.add(empty.untyped_storage()._cdata)
         return empty
 
     def _made(self, tensor: Tensor) -> int | None:
@@ -178,14 +183,18 @@ class _Recorder(TorchDispatchMode):
         reads = {tensor.untyped_storage()._cdata for tensor in tensors if tensor.is_meta}
         module = self.modules[-1] if self.modules else None
         written = tuple(tuple(result.shape) for result in results if result.numel())
-        self.notes.append(_Note(module, name, macs, written, reads & self._sizes.keys(), made))
+        factors = [tensor for tensor in tensors if tensor.ndim > 1]
+        weights = not all(tensor.untyped_storage()._cdata in self._activations for tensor in factors)
+        if reads & self._activations:
+            self._activations.update(result.untyped_storage()._cdata for result in results)
+        self.notes.append(_Note(module, name, macs, written, reads & self._sizes.keys(), made, weights))
         return outputs
 
     def finish(self, model: nn.Module, outputs: Sequence[Any], live: bool) -> Trace:
         """Return the trace, with what is alive during each operator where that is wanted."""
         alive = self._alive(outputs) if live else [()] * len(self.notes)
         operations = [
-            Operation(note.module or model, note.name, note.macs, note.written, tensors)
+            Operation(note.module or model, note.name, note.macs, note.written, tensors, note.weights)
             for note, tensors in zip(self.notes, alive, strict=True)
         ]
         return Trace(tuple(operations), frozenset(self.uncounted))

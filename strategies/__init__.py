@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from nasmw.strategies.asha import ASHA
 from nasmw.strategies.evolution import Evolution
 from nasmw.strategies.grid import Grid
+from nasmw.strategies.halving import Hyperband, SuccessiveHalving
+from nasmw.strategies.local_search import LocalSearch
+from nasmw.strategies.nsga2 import NSGA2
+from nasmw.strategies.predictor_guided import PredictorGuided
 from nasmw.strategies.random import Random
+from nasmw.strategies.rungs import rungs
+from nasmw.strategies.tpe import TPE
 
-__all__ = ["Evolution", "Grid", "Random"]
+__all__ = [
+    "ASHA",
+    "NSGA2",
+    "TPE",
+    "Evolution",
+    "Grid",
+    "Hyperband",
+    "LocalSearch",
+    "PredictorGuided",
+    "Random",
+    "SuccessiveHalving",
+    "rungs",
+]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-
 import numpy as np
 
 from nasmw.candidates import Candidates, Codes, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.space import Space
-from nasmw.strategies.within import Source
+from nasmw.strategies.arguments import flag, one_objective, share, whole
+from nasmw.strategies.pool import Pool
 from nasmw.strategy import Strategy
 
 __all__ = ["Evolution"]
-
-TRIES = 16
 
 
 class Evolution(Strategy):
@@ -65,85 +62,53 @@ class Evolution(Strategy):
         crossover: float = 0.0,
         repeats: bool = True,
     ) -> None:
-        self.population = _whole("population", population)
-        self.tournament = max(population // 4, 1) if tournament is None else _whole("tournament", tournament)
+        self.population = whole("Evolution", "population", population)
+        self.tournament = max(population // 4, 1) if tournament is None else whole("Evolution", "tournament", tournament)
         if self.tournament > self.population:
             raise ValueError(
                 f"Evolution: a tournament is among at most the whole population of {population}, got {tournament!r}"
             )
         self.mutation_probability = (
-            None if mutation_probability is None else _share("mutation_probability", mutation_probability)
+            None if mutation_probability is None else share("Evolution", "mutation_probability", mutation_probability)
         )
-        self.crossover = _share("crossover", crossover)
-        if not isinstance(repeats, bool):
-            raise TypeError(f"Evolution: repeats is True or False, got {repeats!r}")
-        self.repeats = repeats
+        self.crossover = share("Evolution", "crossover", crossover)
+        self.repeats = flag("Evolution", "repeats", repeats)
 
     def _setup(self, context: Context) -> None:
-        if len(context.objectives) > 1:
-            raise ValueError(
-                f"Evolution maximises one objective, and this search has {[str(each) for each in context.objectives]}; "
-                "join them to one score with the middleware Reward"
-            )
+        one_objective("Evolution", context)
         # Where the next member goes once the population is complete: members are replaced in a circle, oldest first.
         self._oldest = 0
         self._members: list[Codes] = []
         self._scores: list[float] = []
-        self._seen: set[bytes] = set()
         self._rng = context.rng
-        # The source of random ones has a generator of its own: they do not depend on what children were made.
-        self._source = Source(context.space, context.rng.spawn(1)[0], distinct=not self.repeats)
-        self._waiting: Codes | None = None
+        self._pool = Pool(context.space, context.rng, repeats=self.repeats)
 
     def _offer(self, term: Constraint) -> bool:
-        return self._source.promise(term)
+        return self._pool.promise(term)
 
     @property
     def exhausted(self) -> bool:
         """Whether every architecture was asked for, or told; never with repeats."""
         self.context  # noqa: B018  raises before setup
-        return not self.repeats and self._unseen() is None
+        return self._pool.exhausted
 
     def _ask(self, n: int) -> Candidates:
         space = self.context.space
         rows: list[Codes] = []
-        while len(rows) < n and not self.exhausted:
-            row = self._random() if len(self._members) < self.population else self._child(space)
-            if not self.repeats:
-                self._seen.add(row.tobytes())
+        while len(rows) < n:
+            row = self._pool.random() if len(self._members) < self.population else self._child(space)
+            if row is None:
+                break
+            self._pool.note(row)
             rows.append(row)
         return Candidates.of(space, np.concatenate(rows) if rows else np.zeros((0, len(space)), dtype=space.dtype))
 
-    def _random(self) -> Codes:
-        """Return a random architecture, ``(1, d)``; a new one unless repeats are allowed."""
-        unseen = None if self.repeats else self._unseen()
-        return self._source.take(1) if unseen is None else unseen
-
-    def _unseen(self) -> Codes | None:
-        """Return the next architecture of the source that was neither asked for nor told, None where none is left."""
-        while self._waiting is None or self._waiting.tobytes() in self._seen:
-            if not self._source.left:
-                return None
-            self._waiting = self._source.take(1)
-        return self._waiting
-
-    def _child(self, space: Space) -> Codes:
-        """Return a child of the population, ``(1, d)``."""
+    def _child(self, space: Space) -> Codes | None:
+        """Return a child of the population, ``(1, d)``; None where nothing new is left."""
         base: Codes = self._winner()
         if self.crossover and self._rng.random() < self.crossover:
             base = space.crossover(base, self._winner(), self._rng)
-        row = space.mutate(base, self._rng, self.mutation_probability)
-        for _ in range(TRIES):
-            if not self._source.holds(row):
-                row = space.mutate(base, self._rng, self.mutation_probability)
-            elif self.repeats or row.tobytes() not in self._seen:
-                return row
-            else:
-                base = row
-                row = space.mutate(base, self._rng, self.mutation_probability)
-        if (feasible := self._source.feasible) is not None:
-            row = feasible.nearest(Candidates.of(space, row), self._rng).codes
-        return row if self.repeats or row.tobytes() not in self._seen else self._random()
+        return self._pool.child(base, lambda row: space.mutate(row, self._rng, self.mutation_probability))
 
     def _winner(self) -> Codes:
         """Return the best of a tournament, ``(1, d)``; of equal ones the one drawn first."""
@@ -153,8 +118,7 @@ class Evolution(Strategy):
     def _tell(self, outcomes: Outcomes) -> None:
         for row, score in enumerate(outcomes.scores[:, 0].tolist()):
             member = outcomes.codes[row : row + 1]
-            if not self.repeats:
-                self._seen.add(member.tobytes())
+            self._pool.note(member)
             if score != score:
                 continue
             if len(self._members) < self.population:
@@ -165,19 +129,3 @@ class Evolution(Strategy):
                 self._scores[self._oldest] = score
                 self._oldest = (self._oldest + 1) % self.population
 
-
-def _whole(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"Evolution: {name} is a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"Evolution: {name} is at least 1, got {value!r}")
-    return int(value)
-
-
-def _share(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"Evolution: {name} is a number from 0 to 1, got {value!r}")
-    share = float(value)
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"Evolution: {name} is from 0 to 1, got {value!r}")
-    return share

@@ -9,7 +9,19 @@ import pytest
 
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.context import recorded
-from nasmw.middleware import Cache, Deduplicate, Filter, Penalize, Rank, Repeat, Retry, Reward, Tap, TimeLimit
+from nasmw.middleware import (
+    Cache,
+    Deduplicate,
+    EarlyStop,
+    Filter,
+    Penalize,
+    Rank,
+    Repeat,
+    Retry,
+    Reward,
+    Tap,
+    TimeLimit,
+)
 from nasmw.objective import Objective
 from nasmw.search import Search
 from nasmw.strategies import Random
@@ -124,6 +136,11 @@ class TestRepeatMedian(MiddlewareContract):
 class TestCache(MiddlewareContract):
     def make(self):
         return Cache(EARLIER)
+
+
+class TestEarlyStop(MiddlewareContract):
+    def make(self):
+        return EarlyStop()
 
 
 class TestTap(MiddlewareContract):

@@ -14,6 +14,7 @@ from nasmw import (
     Cache,
     Chain,
     Deduplicate,
+    EarlyStop,
     Filter,
     Penalize,
     Rank,
@@ -50,6 +51,7 @@ STAGES = (
     lambda: Cache(EARLIER),
     Deduplicate,
     lambda: Deduplicate("replay"),
+    lambda: EarlyStop(min_trials=2),
     lambda: Filter(COST.at_most("70%")),
     lambda: Filter(OTHER.at_most("80%"), tell="bad score"),
     lambda: Penalize(COST, target=30),
@@ -79,7 +81,10 @@ stacks = st.tuples(
 def evaluate(trial):
     if trial.seed % 5 == 0:
         raise RuntimeError("one in five fails")
-    return COST.profile(trial.architecture) / 100 + (trial.seed % 97) / 1000
+    score = COST.profile(trial.architecture) / 100 + (trial.seed % 97) / 1000
+    for step in range(3):
+        trial.report(step, score * step / 2)
+    return score
 
 
 class Shuffled(Executor):
@@ -132,7 +137,7 @@ def course(result):
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(stacks, st.integers(1, 4), st.integers(0, 999))
 def test_any_stack_takes_one_course(stack, workers, seed):
     alone = course(search(stack).run(trials=40))
@@ -141,7 +146,7 @@ def test_any_stack_takes_one_course(stack, workers, seed):
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(stacks, st.lists(st.integers(1, 15), min_size=1, max_size=3))
 def test_any_stack_is_replayed(stack, interruptions):
     whole = course(search(stack).run(trials=40))

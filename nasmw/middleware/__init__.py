@@ -5,6 +5,7 @@ from __future__ import annotations
 from nasmw.middleware.cache import Cache
 from nasmw.middleware.chain import Chain
 from nasmw.middleware.deduplicate import Deduplicate
+from nasmw.middleware.early_stop import EarlyStop
 from nasmw.middleware.filter import Filter
 from nasmw.middleware.penalize import Penalize
 from nasmw.middleware.rank import Rank
@@ -13,11 +14,13 @@ from nasmw.middleware.retry import Retry
 from nasmw.middleware.reward import Reward
 from nasmw.middleware.tap import Tap
 from nasmw.middleware.time_limit import TimeLimit
+from nasmw.middleware.verify import Verify
 
 __all__ = [
     "Cache",
     "Chain",
     "Deduplicate",
+    "EarlyStop",
     "Filter",
     "Penalize",
     "Rank",
@@ -26,4 +29,5 @@ __all__ = [
     "Reward",
     "Tap",
     "TimeLimit",
+    "Verify",
 ]

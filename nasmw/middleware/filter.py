@@ -99,7 +99,8 @@ class Filter(Middleware):
         >>> from nasmw.testing import TableProfiler, toy_space
         >>> cost = TableProfiler(toy_space())
         >>> Filter((cost >= 2) & (cost <= 6), patience=100)
-        Filter(tests=[<Constraint cost >= 2>, <Constraint cost <= 6>], told=None, patience=100, pushdown=True, margin=0.0)
+        Filter(tests=[<Constraint cost >= 2>, <Constraint cost <= 6>], told=None, patience=100,
+               pushdown=True, margin=0.0)
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from nasmw.spaces.autoformer import autoformer
 from nasmw.spaces.darts import darts
+from nasmw.spaces.extended import extended
 from nasmw.spaces.layerwise import fbnet, proxylessnas
 from nasmw.spaces.mobilenetv3 import mobilenetv3
 from nasmw.spaces.nasbench201 import nasbench201, nats_size
@@ -12,6 +13,7 @@ __all__ = [
     "autoformer",
     "compofa",
     "darts",
+    "extended",
     "fbnet",
     "load_ofa_weights",
     "mobilenetv3",

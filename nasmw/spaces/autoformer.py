@@ -165,7 +165,7 @@ class _VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1) + self.positions
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
         for block in self.blocks:
             x = block(x, self.numbers)
         scores: Tensor = self.classifier(self.norm(x)[:, 1:].mean(dim=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nasmw.errors import MissingExtraError
+from nasmw.testing.device import FakeDevice, fake_latency
 from nasmw.testing.profilers import ProfilerContract
 from nasmw.testing.strategies import StrategyContract, drive, scored
 from nasmw.testing.toy import RecordingStrategy, TableProfiler, build_toy, toy_space
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from nasmw.testing.middleware import FiniteStrategy, MiddlewareContract
 
 __all__ = [
+    "FakeDevice",
     "FiniteStrategy",
     "MiddlewareContract",
     "ProfilerContract",
@@ -21,6 +23,7 @@ __all__ = [
     "TableProfiler",
     "build_toy",
     "drive",
+    "fake_latency",
     "scored",
     "toy_space",
 ]

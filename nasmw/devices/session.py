@@ -1,0 +1,316 @@
+"""Session: the process of a device, driven from this side."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import contextlib
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from nasmw.candidates import Floats
+from nasmw.errors import DeviceError
+
+if TYPE_CHECKING:
+    from nasmw.devices.base import Artifact, Device
+
+__all__ = ["Sample", "Session"]
+
+GRACE = 5.0  # seconds that the far side has beyond its time-out, to say where it hung
+LINE = 1 << 30  # bytes of an answer
+TAIL = 40  # lines of the far side's standard error that an error shows
+SHOWN = 300  # characters of an answer that is none
+
+
+@attrs.frozen
+class Sample:
+    """The times of some runs of one network, one after another.
+
+    Attributes:
+        wall_ms: By the clock, ``(runs,)`` milliseconds.
+        cpu_ms: Processor time of all threads, ``(runs,)`` milliseconds.
+    """
+
+    wall_ms: Floats = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+    cpu_ms: Floats = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+
+
+class Session:
+    """A device's process, which starts with the first request.
+
+    A crash, a hang or an answer that makes no sense is a `DeviceError` with what the process printed, never a number.
+    The process is ended then, and the next request starts another one, to which prepared networks are sent again as
+    they are asked for. Not safe for several threads at once.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: collections.deque[str] = collections.deque(maxlen=TAIL)
+        self._reader: threading.Thread | None = None
+        self._requests = 0
+        self._artifacts: dict[str, Artifact] = {}
+        self._sent: set[str] = set()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "idle" if self._process is None else f"process {self._process.pid}"
+        return f"<Session of {self.device!r}, {state}, {len(self._artifacts)} networks>"
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the far side says of machine, runtime, version and precision.
+
+        Raises:
+            DeviceError: As for every request.
+        """
+        about = self._request("describe").get("about")
+        wanted = ("runtime", "version", "precision", "threads", "cpu")
+        if not isinstance(about, dict) or not all(name in about for name in wanted):
+            raise self._failed(f"described itself as {about!r}, without all of {wanted}")
+        return about
+
+    def prepare(self, key: str, artifact: Artifact) -> float:
+        """Have the far side load a network; returns the seconds that it took.
+
+        Args:
+            key: What to call it from now on; one that is in use is replaced.
+            artifact: What `Device.export` made.
+
+        Raises:
+            DeviceError: If it cannot load it.
+        """
+        self._artifacts.pop(key, None)
+        seconds = self._send(key, artifact)
+        self._artifacts[key] = artifact
+        return seconds
+
+    def measure(self, key: str, runs: int = 10, warmup: int = 3) -> Sample:
+        """Run a prepared network on its fixed input, and return the time of each run.
+
+        Args:
+            key: What `prepare` called it.
+            runs: How many runs are timed, at least 1.
+            warmup: How many come before them.
+
+        Raises:
+            KeyError: If no such network was prepared.
+            DeviceError: If there are not as many times as runs, each of them positive.
+        """
+        if runs < 1 or warmup < 0:
+            raise ValueError(f"measure takes runs of at least 1 and warmup of at least 0, got {runs} and {warmup}")
+        self._ensure(key)
+        answer = self._request("measure", key=key, runs=runs, warmup=warmup)
+        wall, cpu = answer.get("wall_ms"), answer.get("cpu_ms")
+        if not _are_times(wall, runs, least=math.ulp(0.0)) or not _are_times(cpu, runs, least=0.0):
+            raise self._failed(f"gave no {runs} times in milliseconds: {_shown(json.dumps(answer))}")
+        return Sample(np.array(wall, dtype=np.float64), np.array(cpu, dtype=np.float64))
+
+    def infer(self, key: str, *inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Run a prepared network on arrays and return its outputs.
+
+        Raises:
+            KeyError: If no such network was prepared.
+            DeviceError: If it fails.
+        """
+        self._ensure(key)
+        answer = self._request("infer", key=key, inputs=[_packed(array) for array in inputs])
+        try:
+            return [np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for text in answer["outputs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._failed(f"gave no arrays: {error}") from error
+
+    def forget(self, key: str) -> None:
+        """Drop a network on both sides."""
+        self._artifacts.pop(key, None)
+        if key in self._sent and self._process is not None:
+            self._request("forget", key=key)
+        self._sent.discard(key)
+
+    def close(self) -> None:
+        """End the process; the session can be used again, and keeps its networks."""
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            _pipe(process.stdin).close()  # its loop ends with its input
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        self._end()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _send(self, key: str, artifact: Artifact) -> float:
+        self._sent.discard(key)
+        files = {name: base64.b64encode(content).decode() for name, content in artifact.files.items()}
+        answer = self._request("prepare", key=key, files=files, shapes=artifact.shapes)
+        self._sent.add(key)
+        return float(answer["seconds"])
+
+    def _ensure(self, key: str) -> None:
+        if key not in self._artifacts:
+            raise KeyError(f"no network {key!r} was prepared on {self.device!r}")
+        if key not in self._sent or self._process is None:
+            self._send(key, self._artifacts[key])
+
+    def _request(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Send a request and return its answer."""
+        process = self._process or self._start()
+        self._requests += 1
+        request = {"id": self._requests, "do": do, "seconds": self.device.timeout, **arguments}
+        begin = time.monotonic()
+        watch = threading.Timer(self.device.timeout + GRACE, _kill, (process,))
+        watch.daemon = True
+        watch.start()
+        try:
+            line = self._exchange(process, json.dumps(request).encode() + b"\n")
+        except BaseException:  # Ctrl-C as well: the answer that is still to come belongs to no later request
+            self._end()
+            raise
+        finally:
+            watch.cancel()
+        if not line:
+            raise self._died(do, time.monotonic() - begin)
+        answer = _parsed(line)
+        if answer is None or answer.get("id") != request["id"] or not isinstance(answer.get("ok"), bool):
+            raise self._failed(f"answered rubbish to {do!r}: {_shown(line.decode(errors='replace'))}")
+        if not answer["ok"]:
+            raise DeviceError(f"{self.device!r} failed to {do}:\n{str(answer.get('error')).rstrip()}")
+        return answer
+
+    def _exchange(self, process: subprocess.Popen[bytes], line: bytes) -> bytes:
+        with contextlib.suppress(BrokenPipeError):  # it has died, which its end of the other pipe says as well
+            _pipe(process.stdin).write(line)
+            _pipe(process.stdin).flush()
+        return _pipe(process.stdout).readline(LINE)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = self.device.command()
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=sys.platform != "win32",  # Ctrl-C is for this side, which then ends it
+            )
+        except OSError as error:
+            raise DeviceError(f"{self.device!r} does not start: {command[0]}: {error}") from error
+        self._process = process
+        self._sent.clear()
+        self._stderr.clear()
+        self._reader = threading.Thread(target=self._stderr.extend, args=(_lines(process.stderr),), daemon=True)
+        self._reader.start()
+        hello = json.dumps(self.device.hello()).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError):
+            _pipe(process.stdin).write(hello)
+        return process
+
+    def _end(self) -> None:
+        """End the process now, if there is one."""
+        process, self._process = self._process, None
+        self._sent.clear()
+        if process is None:
+            return
+        _kill(process)
+        process.wait()
+        if self._reader is not None:
+            self._reader.join(GRACE)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                _pipe(pipe).close()
+
+    def _died(self, do: str, seconds: float) -> DeviceError:
+        process = self._process
+        assert process is not None
+        late = seconds >= self.device.timeout
+        if not late:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+        code = process.poll()
+        if late:
+            return self._failed(f"did not {do} within {self.device.timeout:g} s and was ended")
+        return self._failed(f"{_obituary(code)} while it was to {do}")
+
+    def _failed(self, what: str) -> DeviceError:
+        """End the process and return an error that shows what it printed."""
+        self._end()
+        printed = "\n".join(self._stderr).strip()
+        tail = f" Its standard error ends with:\n{printed}" if printed else " Nothing stands on its standard error."
+        return DeviceError(f"{self.device!r} {what}.{tail}")
+
+
+def _lines(stream: IO[bytes] | None) -> Any:
+    for line in _pipe(stream):
+        yield line.decode(errors="replace").rstrip()
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it started."""
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def _obituary(code: int | None) -> str:
+    """Return what is known of how a process ended."""
+    if code is None:
+        return "closed its output"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"was ended by signal {-code} ({name}{', out of memory?' if name == 'SIGKILL' else ''})"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _are_times(values: object, runs: int, least: float) -> bool:
+    return (
+        isinstance(values, Sequence)
+        and len(values) == runs
+        and all(isinstance(value, (int, float)) and least <= value < math.inf for value in values)
+    )
+
+
+def _packed(array: npt.NDArray[Any]) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array), allow_pickle=False)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")

@@ -1,0 +1,313 @@
+"""Meter: measures the networks and layers of a space on a device, each once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from nasmw.candidates import Candidates, Codes
+from nasmw.devices.base import Artifact, Device
+from nasmw.devices.measuring import Protocol, measure
+from nasmw.devices.networks import network_of
+from nasmw.devices.registry import get
+from nasmw.devices.weights import sensible_weights
+from nasmw.errors import ProfilerError
+from nasmw.profilers.device_store import Measured, MeasurementStore
+from nasmw.profilers.inputs import ExampleInput, ExampleLike, check_resolution
+from nasmw.space import Space
+
+if TYPE_CHECKING:
+    from nasmw.devices.session import Session
+    from nasmw.spaces.layers import Placed
+
+__all__ = ["Meter", "as_device", "as_store"]
+
+NETWORKS_AT_ONCE = 16
+LAYERS_AT_ONCE = 128
+IQR_OF_NORMAL = 1.349
+"""The interquartile range of a normal distribution, in standard deviations."""
+
+StoreLike = MeasurementStore | str | os.PathLike[str] | bool
+Make = Callable[[], tuple[nn.Module, Tensor]]
+
+
+def as_device(device: Device | str) -> Device:
+    """Return a device, or the one that a registered name stands for.
+
+    Raises:
+        TypeError: If it is neither.
+        DeviceError: If no device has that name.
+    """
+    if isinstance(device, str):
+        return get(device)
+    if not isinstance(device, Device):
+        raise TypeError(
+            f"a device is one of nasmw.devices, such as OnnxRuntime(), or the name of one, got {device!r}; "
+            "nasmw.devices.list() says what there is"
+        )
+    return device
+
+
+def as_store(store: StoreLike) -> MeasurementStore | None:
+    """Return a store from a path; True stands for the one in the cache folder, False for none."""
+    if isinstance(store, bool):
+        return MeasurementStore() if store else None
+    return store if isinstance(store, MeasurementStore) else MeasurementStore(store)
+
+
+class Meter:
+    """Measures networks and layers of a space on a device; what its store holds is not measured again.
+
+    The store files a network under the device's key, the space's name and fingerprint, what three of its networks
+    consist of, the shape of the input and the protocol; the networks themselves by their codes, so that inactive
+    choices make no difference and the resolution does. Measurements are stored as they come, some networks at a time:
+    whoever is interrupted goes on where it was.
+
+    Args:
+        space: The space whose networks are measured, made with a `build`.
+        device: The device, or the name of a registered one.
+        example_input: A tensor of the shape that the networks take, with the batch size to measure.
+        resolution: The choice whose option is the height and width of the input, where the space has it.
+        rounds: The undisturbed visits that each network is to have, see `nasmw.devices.measuring`.
+        runs: The timed runs of a visit.
+        store: Where measurements are kept: a path or a `MeasurementStore`; True for the one in nasmw's cache folder,
+            False for none.
+
+    Raises:
+        ProfilerError: If the space cannot build networks, or the example is not one tensor.
+        MissingExtraError: If what the device needs is not installed.
+    """
+
+    def __init__(
+        self,
+        space: Space | None,
+        device: Device | str,
+        example_input: ExampleLike,
+        *,
+        resolution: str | None = "resolution",
+        rounds: int = 5,
+        runs: int = 10,
+        store: StoreLike = True,
+    ) -> None:
+        if space is not None and not isinstance(space, Space):
+            raise TypeError(f"measuring takes a Space first, got {type(space).__name__}")
+        if space is not None and not space.buildable:
+            raise ProfilerError(
+                f"measuring builds the networks of {space!r}, which was made without `build`; "
+                "pass Space(choices, build=function)"
+            )
+        self.space = space
+        self.device = as_device(device)
+        self.device.require()
+        self.example = _one_tensor(example_input)
+        self.resolution = check_resolution(space, resolution)
+        self.protocol = Protocol(rounds=rounds, runs=runs)
+        self.store = as_store(store)
+        self.reference_ms = float("inf")  # of the protocol's anchor: the best that was seen so far
+        self.environment: dict[str, Any] = {}
+        self._kept: dict[tuple[str, str], Measured] = {}
+        self._session: Session | None = None
+        self._owner = os.getpid()
+        self._subject: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}
+
+    def close(self) -> None:
+        """End the device's process; the next measurement starts another one."""
+        session, self._session = self._session, None
+        if session is not None and self._owner == os.getpid():
+            session.close()
+
+    # -- what is measured ---------------------------------------------------------------------------------------
+
+    def networks(self, candidates: Candidates, *, progress: bool = False) -> list[Measured]:
+        """Return the latency of each candidate's network.
+
+        Raises:
+            ProfilerError: If there is no space, or the candidates are of another one.
+            DeviceError: If a network cannot be measured.
+        """
+        keys = self._keys(candidates)
+        makes: dict[str, Make] = {
+            key: _Network(self, architecture) for key, architecture in zip(keys, candidates, strict=True)
+        }
+        found = self._measured(self.subject, makes, NETWORKS_AT_ONCE, "networks" if progress else "")
+        return [found[key] for key in keys]
+
+    def layers(self, placed: Sequence[Placed], *, progress: bool = False) -> dict[str, Measured]:
+        """Return the latency of each layer by itself, by its key."""
+        makes: dict[str, Make] = {one.key: _Layer(one, self.example.shape[0]) for one in placed}
+        return self._measured(self.layer_subject, makes, LAYERS_AT_ONCE, "layers" if progress else "")
+
+    def known_layers(self, placed: Sequence[Placed]) -> int:
+        """Return how many of these layers need not be measured any more."""
+        return len(self._known(self.layer_subject, list({one.key for one in placed})))
+
+    def known_networks(self, candidates: Candidates) -> npt.NDArray[np.bool_]:
+        """Return which of these networks need not be measured any more, ``(n,)``."""
+        keys = self._keys(candidates)
+        known = self._known(self.subject, list(dict.fromkeys(keys)))
+        return np.array([key in known for key in keys], dtype=np.bool_)
+
+    def _keys(self, candidates: Candidates) -> list[str]:
+        space = self._needed_space()
+        codes = space.canonical(space.check_codes(candidates.codes))
+        return [row.tobytes().hex() for row in np.ascontiguousarray(codes)]
+
+    def network(self, model: nn.Module) -> Measured:
+        """Return the latency of a network outside any space; it is measured each time, with the weights that it has."""
+        return self._measure({"network": lambda: (model, self.example)})["network"]
+
+    # -- how it is filed ----------------------------------------------------------------------------------------
+
+    @property
+    def layer_subject(self) -> str:
+        """What the store files layers under."""
+        return f"layers, batch {self.example.shape[0]}, {self._protocol_text}"
+
+    @property
+    def subject(self) -> str:
+        """What the store files the networks of the space under."""
+        if self._subject is None:
+            space = self._needed_space()
+            shape = "x".join(map(str, self.example.shape))
+            self._subject = (
+                f"{space.name} {space.fingerprint}, networks {_witness(space)}, input {shape}, {self._protocol_text}"
+            )
+        return self._subject
+
+    @property
+    def _protocol_text(self) -> str:
+        return f"{self.protocol.rounds} rounds of {self.protocol.runs} runs"
+
+    def _needed_space(self) -> Space:
+        if self.space is None:
+            raise ProfilerError("this was made without a space; pass one to measure architectures")
+        return self.space
+
+    # -- how it is done -----------------------------------------------------------------------------------------
+
+    def _known(self, subject: str, keys: Sequence[str]) -> dict[str, Measured]:
+        found = {key: self._kept[subject, key] for key in keys if (subject, key) in self._kept}
+        if self.store is not None and (rest := [key for key in keys if key not in found]):
+            stored = self.store.get(self.device.key, subject, rest)
+            self._kept.update({(subject, key): one for key, one in stored.items()})
+            found.update(stored)
+        return found
+
+    def _measured(self, subject: str, makes: Mapping[str, Make], at_once: int, shown: str) -> dict[str, Measured]:
+        """Return what is measured already, and measure the rest, some at a time; `shown` names it in a progress bar."""
+        found = self._known(subject, list(makes))
+        missing = [key for key in makes if key not in found]
+        bar = tqdm(total=len(makes), initial=len(found), disable=not shown, desc=f"measuring {shown}", unit="")
+        for begin in range(0, len(missing), at_once):
+            some = missing[begin : begin + at_once]
+            new = self._measure({key: makes[key] for key in some})
+            if self.store is not None:
+                self.store.put(self.device.key, subject, new)
+                new = self.store.get(self.device.key, subject, some)
+            self._kept.update({(subject, key): one for key, one in new.items()})
+            found.update(new)
+            bar.update(len(some))
+        bar.close()
+        return found
+
+    def _measure(self, makes: Mapping[str, Make]) -> dict[str, Measured]:
+        name = self.device.name
+        artifacts: dict[str, dict[str, Artifact]] = {}
+        for key, make in makes.items():
+            artifacts[key] = {name: self.device.export(*make())}
+        if self._session is None or self._owner != os.getpid():
+            self._session, self._owner = self.device.open(), os.getpid()
+        found = measure(
+            artifacts,
+            [self._session],
+            rounds=self.protocol.rounds,
+            runs=self.protocol.runs,
+            reference={name: self.reference_ms},
+            progress=False,
+        )
+        self.reference_ms = float(found.reference_ms[0])
+        self.environment = found.environment
+        latencies, spreads = found.latency_ms[0].tolist(), found.spread_ms[0].tolist()
+        return {
+            key: Measured(latency, spread / IQR_OF_NORMAL)
+            for key, latency, spread in zip(found.names, latencies, spreads, strict=True)
+        }
+
+
+class _Network:
+    """Makes the network of an architecture when it is wanted."""
+
+    def __init__(self, meter: Meter, architecture: dict[str, Any]) -> None:
+        self.meter = meter
+        self.architecture = architecture
+
+    def __call__(self) -> tuple[nn.Module, Tensor]:
+        meter = self.meter
+        return network_of(meter._needed_space(), self.architecture, meter.example, meter.resolution)
+
+
+class _Layer:
+    """Makes a layer when it is wanted, and what it is applied to."""
+
+    def __init__(self, placed: Placed, batch: int) -> None:
+        self.placed = placed
+        self.batch = batch
+
+    def __call__(self) -> tuple[nn.Module, Tensor]:
+        layer: Any = self.placed.layer
+        channels = getattr(layer, "inputs", None) or getattr(layer, "channels", None)
+        if not isinstance(channels, int):
+            raise ProfilerError(
+                f"what {self.placed.key!r} is applied to is not known: its description has neither `inputs` nor "
+                "`channels`, the number of channels that come in"
+            )
+        at = self.placed.at
+        tokens = () if at == 1 else (at,)
+        example = (
+            torch.zeros(self.batch, *tokens, channels)
+            if isinstance(at, int)
+            else torch.zeros(self.batch, channels, *at)
+        )
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(0)
+            return sensible_weights(layer.module(), example), example
+
+
+def _one_tensor(example_input: ExampleLike) -> Tensor:
+    example = ExampleInput.of(example_input)
+    tensors = example.tensors()
+    if len(tensors) != 1 or len(example.args) != 1 or example.kwargs or example.args[0] is not tensors[0]:
+        raise ProfilerError(
+            "networks are measured on one tensor, such as torch.zeros(1, 3, 224, 224), got arguments of shapes "
+            f"{example.shapes()}; TorchLatencyProfiler takes several"
+        )
+    (tensor,) = tensors
+    return tensor
+
+
+def _witness(space: Space) -> str:
+    """Return a hash of what three networks of a space consist of: spaces with the same choices differ in them."""
+    found = hashlib.sha256(f"{space.builder_name}\n".encode())
+    for codes in _corners(space):
+        with torch.random.fork_rng(devices=()):
+            model = space.build(space.decode(codes))
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+        found.update(f"{model!r}\n{shapes!r}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def _corners(space: Space) -> Iterator[Codes]:
+    last = np.array([len(choice.options) - 1 for choice in space.choices], dtype=space.dtype)
+    yield from space.canonical(np.stack([np.zeros_like(last), last]))
+    yield from space.sample(1, np.random.default_rng(0)).codes

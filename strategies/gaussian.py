@@ -1,0 +1,154 @@
+"""A Gaussian process over architectures, with a cost per answer that stays bounded."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+
+from nasmw.candidates import Floats
+
+__all__ = ["GaussianProcess", "normal_scores"]
+
+SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+NOISES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+FITTED_ON = 160
+GROWTH = 1.3
+SLACK = 64
+NORMAL = NormalDist()
+
+
+def normal_scores(values: Floats) -> Floats:
+    """Return for each value the quantile of the normal distribution that its rank stands for; equal ones are equal."""
+    n = len(values)
+    distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2.0
+    quantiles = [NORMAL.inv_cdf((rank - 0.375) / (n + 0.25)) for rank in ranks.tolist()]
+    return np.array(quantiles)[inverse.ravel()]
+
+
+class GaussianProcess:
+    """Predicts a score from features, with its uncertainty; learns one more observation in O(n²).
+
+    The kernel is squared exponential, so that on one-hot features it is a product over the choices. Its length and the
+    noise are those of a small grid with the greatest marginal likelihood, sought anew as observations grow by 30 %.
+    Scores are replaced by normal scores of their ranks: how far the worst are from the rest does not matter.
+
+    Args:
+        most: How many observations it answers from, some 64 more between two rebuildings: beyond, the best half and
+            the latest of the rest.
+        columns: The number of features.
+    """
+
+    def __init__(self, most: int, columns: int) -> None:
+        self._most = most
+        self._all = np.zeros((64, columns))
+        self._scores = np.zeros(64)
+        self._length = 0
+        self._fitted = 0
+        self._scale, self._noise = 2.0, 1e-1
+        self._used = np.zeros(0, dtype=np.intp)
+        self._size = 0  # how many of all are in the inverse, or left out of it
+        self._inverse = np.zeros((0, 0))
+        self._weights = np.zeros(0)
+        self._targets = np.zeros(0)
+        self._variance = 1.0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def best(self) -> float:
+        """The greatest normal score of the observations that it answers from."""
+        return float(self._targets.max())
+
+    def top(self, n: int) -> list[int]:
+        """Return the numbers of the `n` observations with the greatest scores, the first of equals first."""
+        return np.argsort(-self._scores[: self._length], kind="stable")[:n].tolist()
+
+    def add(self, features: Floats, score: float) -> None:
+        """Add an observation: ``(columns,)`` features and a score."""
+        if self._length == len(self._scores):
+            self._all = np.concatenate([self._all, np.zeros_like(self._all)])
+            self._scores = np.concatenate([self._scores, np.zeros_like(self._scores)])
+        self._all[self._length], self._scores[self._length] = features, score
+        self._length += 1
+
+    def update(self) -> None:
+        """Take in what was added; called before `predict`."""
+        if self._size == self._length:
+            return
+        if self._length >= GROWTH * self._fitted:
+            self._fit()
+            self._rebuild()
+        elif len(self._used) + self._length - self._size > self._most + SLACK:
+            self._rebuild()
+        else:
+            for row in range(self._size, self._length):
+                self._append(row)
+        self._size = self._length
+        self._targets = normal_scores(self._scores[self._used])
+        self._weights = self._inverse @ self._targets
+        self._variance = max(float(self._targets @ self._weights) / len(self._used), 1e-6)
+
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+        """Return means and standard deviations for ``(n, columns)`` features, on the scale of normal scores."""
+        known = self._kernel(features, self._all[self._used])
+        mean = known @ self._weights
+        left = 1.0 - np.einsum("ij,ij->i", known @ self._inverse, known)
+        return mean, np.sqrt(self._variance * np.maximum(left, 1e-9))
+
+    def _kernel(self, first: Floats, second: Floats) -> Floats:
+        return np.exp(-_distances(first, second) / (2.0 * self._scale**2))
+
+    def _fit(self) -> None:
+        """Choose scale and noise by the marginal likelihood of some observations."""
+        self._fitted = self._length
+        rows = self._chosen(FITTED_ON)
+        targets = normal_scores(self._scores[rows])
+        distances = _distances(self._all[rows], self._all[rows])
+        best = np.inf
+        for scale in SCALES:
+            values, vectors = np.linalg.eigh(np.exp(-distances / (2.0 * scale**2)))
+            projected = (vectors.T @ targets) ** 2
+            for noise in NOISES:
+                spread = np.maximum(values, 0.0) + noise
+                loss = len(rows) * np.log(max((projected / spread).mean(), 1e-12)) + np.log(spread).sum()
+                if loss < best - 1e-9:
+                    best, self._scale, self._noise = float(loss), scale, noise
+
+    def _chosen(self, most: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        """Return the numbers of up to `most` observations: the best half, and the latest of the rest."""
+        if self._length <= most:
+            return np.arange(self._length)
+        order = np.argsort(-self._scores[: self._length], kind="stable")
+        half = most // 2
+        return np.sort(np.concatenate([order[:half], np.sort(order[half:])[half - most :]]))
+
+    def _rebuild(self) -> None:
+        self._used = self._chosen(self._most)
+        features = self._all[self._used]
+        kernel = self._kernel(features, features)
+        kernel[np.diag_indices(len(kernel))] += self._noise
+        self._inverse = np.linalg.inv(kernel)
+
+    def _append(self, row: int) -> None:
+        """Add an observation to the inverse, as a block of one."""
+        known = self._kernel(self._all[row : row + 1], self._all[self._used])[0]
+        through = self._inverse @ known
+        left = max(1.0 + self._noise - float(known @ through), 1e-9)
+        n = len(known)
+        inverse = np.empty((n + 1, n + 1))
+        inverse[:n, :n] = self._inverse + np.outer(through, through / left)
+        inverse[n, :n] = inverse[:n, n] = -through / left
+        inverse[n, n] = 1.0 / left
+        self._inverse = inverse
+        self._used = np.append(self._used, row)
+
+
+def _distances(first: Floats, second: Floats) -> Floats:
+    """Return the squared distances of all pairs of rows."""
+    products = first @ second.T
+    squares = np.einsum("ij,ij->i", first, first)[:, None] + np.einsum("ij,ij->i", second, second)
+    distances: Floats = np.maximum(squares - 2.0 * products, 0.0)
+    return distances

@@ -1,0 +1,155 @@
+"""PredictorGuided: a Gaussian process says which children of the best are worth a trial."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from nasmw.candidates import Candidates, Codes, Floats, Outcomes
+from nasmw.constraint import Constraint
+from nasmw.context import Context
+from nasmw.strategies.arguments import one_objective, whole
+from nasmw.strategies.encoding import Options
+from nasmw.strategies.gaussian import NORMAL, GaussianProcess
+from nasmw.strategies.pool import Pool
+from nasmw.strategy import Strategy, batch_of_none
+
+__all__ = ["PredictorGuided"]
+
+RANDOM_SHARE = 0.1
+
+
+class PredictorGuided(Strategy):
+    """Asks for the child of the best architectures that a Gaussian process promises most of.
+
+    After `startup` random architectures, each one that is asked for is chosen from `candidates` ones: children of the
+    `parents` best architectures told so far, one change or about two away, and a tenth of random ones. A Gaussian
+    process on one-hot encodings, learned from all that was told with a score, predicts each of them. No architecture
+    is asked for twice; once nothing new is left, the strategy is exhausted.
+
+    Args:
+        startup: The number of random architectures to begin with.
+        candidates: How many are predicted for each that is asked for.
+        parents: How many of the best have children.
+        acquisition: How predictions choose: ``"improvement"`` (the expected improvement over the best so far) or
+            ``"thompson"`` (one draw from each prediction, so that what is open at the same time differs).
+        observations: How many observations predictions are made from; beyond, the best half and the latest others.
+
+    An ask costs O(observations² · candidates); it does not grow with the number of trials beyond that.
+
+    Limits on profilers with a table that are offered to it are met by construction: random architectures are uniform
+    over those within them, and in place of a child beyond them there is the architecture within them that differs from
+    it in the fewest choices.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a number is out of range, or `acquisition` is another word; at `setup` if there are several
+            objectives.
+
+    Reference: White, Neiswanger, Savani, BANANAS: Bayesian Optimization with Neural Architectures for Neural
+    Architecture Search, AAAI 2021, section 5 and algorithm 1. Deviations: a Gaussian process on normal scores of ranks
+    stands for the ensemble of neural networks, one-hot choices for the encoding of paths; one candidate is chosen at a
+    time, with the outcomes told by then.
+
+    Example:
+        >>> from nasmw.strategies import PredictorGuided
+        >>> PredictorGuided(startup=10).acquisition
+        'improvement'
+    """
+
+    def __init__(
+        self,
+        startup: int = 20,
+        candidates: int = 100,
+        parents: int = 10,
+        acquisition: Literal["improvement", "thompson"] = "improvement",
+        observations: int = 256,
+    ) -> None:
+        self.startup = whole("PredictorGuided", "startup", startup)
+        self.candidates = whole("PredictorGuided", "candidates", candidates)
+        self.parents = whole("PredictorGuided", "parents", parents)
+        if acquisition not in ("improvement", "thompson"):
+            raise ValueError(f"PredictorGuided: acquisition is 'improvement' or 'thompson', got {acquisition!r}")
+        self.acquisition = acquisition
+        self.observations = whole("PredictorGuided", "observations", observations, least=2)
+
+    def _setup(self, context: Context) -> None:
+        one_objective("PredictorGuided", context)
+        self._rng = context.rng
+        self._pool = Pool(context.space, context.rng)
+        self._options = Options(context.space)
+        self._process = GaussianProcess(self.observations, self._options.total)
+        self._told: list[Codes] = []
+
+    def _offer(self, term: Constraint) -> bool:
+        return self._pool.promise(term)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture was asked for, or told."""
+        self.context  # noqa: B018  raises before setup
+        return self._pool.exhausted
+
+    def _ask(self, n: int) -> Candidates:
+        rows: list[Codes] = []
+        while len(rows) < n:
+            row = self._pool.random() if len(self._told) < self.startup else self._promising()
+            if row is None:
+                break
+            self._pool.note(row)
+            rows.append(row)
+        space = self.context.space
+        return Candidates.of(space, np.concatenate(rows)) if rows else batch_of_none(space)
+
+    def _promising(self) -> Codes | None:
+        """Return the candidate, ``(1, d)``, that is promised most of; None where nothing is left."""
+        space, rng = self.context.space, self._rng
+        self._process.update()
+        best = np.concatenate([self._told[place] for place in self._process.top(self.parents)])
+        children = self._children(best)
+        new = [place for place, row in enumerate(children) if self._pool.is_new(row)]
+        if not new:
+            return self._pool.child(best[:1], lambda row: space.mutate(row, rng))
+        children = children[new]
+        mean, spread = self._process.predict(self._options.ones(children))
+        if self.acquisition == "thompson":
+            promise = mean + spread * rng.standard_normal(len(mean))
+        else:
+            promise = _improvement(mean, spread, self._process.best)
+        chosen = int(np.argmax(promise))
+        return children[chosen : chosen + 1]
+
+    def _children(self, best: Codes) -> Codes:
+        """Return changed copies of the best and some random architectures, within the limits."""
+        space, rng = self.context.space, self._rng
+        number = self.candidates
+        bases = best[rng.integers(0, len(best), number)]
+        half = number // 2
+        near = space.mutate(bases[half:], rng)
+        parts = [near]
+        if half:
+            parts.append(space.mutate(bases[:half], rng, min(2.0 / len(space), 1.0)))
+        children = np.concatenate(parts)
+        children = self._pool.repaired(children)
+        random = int(RANDOM_SHARE * number)
+        source = self._pool.feasible or space
+        return np.concatenate([children, source.sample(random, rng).codes]) if random else children
+
+    def _tell(self, outcomes: Outcomes) -> None:
+        self._pool.note(outcomes.codes)
+        scored = [place for place, score in enumerate(outcomes.scores[:, 0].tolist()) if score == score]
+        if not scored:
+            return
+        features = self._options.ones(outcomes.codes[scored])
+        for row, place in enumerate(scored):
+            self._told.append(outcomes.codes[place : place + 1])
+            self._process.add(features[row], float(outcomes.scores[place, 0]))
+
+
+def _improvement(mean: Floats, spread: Floats, best: float) -> Floats:
+    """Return the expected improvement over the best."""
+    gap = (mean - best) / spread
+    density = np.exp(-0.5 * gap**2) / np.sqrt(2.0 * np.pi)
+    below = np.array([NORMAL.cdf(value) for value in gap.tolist()])
+    return spread * (gap * below + density)
