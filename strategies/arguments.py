@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -72,7 +73,7 @@ def rising(stage: str, name: str, values: object) -> tuple[float, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{stage}: {name} are numbers such as (1, 3, 9), got {values!r}")
     given = [positive(stage, name, value) for value in values]
-    if not given or any(later <= earlier for earlier, later in zip(given, given[1:], strict=False)):
+    if not given or any(later <= earlier for earlier, later in itertools.pairwise(given)):
         raise ValueError(f"{stage}: {name} are numbers that rise, at least one, got {values!r}")
     return tuple(int(value) if value.is_integer() else value for value in given)
 

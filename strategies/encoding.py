@@ -45,7 +45,7 @@ class Options:
 
     def sums(self, values: Floats) -> Floats:
         """Return for each option the sum of ``(total,)`` values over the options of its choice."""
-        return np.bincount(self._choice, values)[self._choice]
+        return np.bincount(self._choice, values).astype(np.float64)[self._choice]
 
     def draw(self, weights: Floats, n: int, rng: np.random.Generator) -> Codes:
         """Return `n` rows, ``(n, d)``: each choice drawn by itself, options in proportion to ``(total,)`` weights."""

@@ -63,7 +63,9 @@ class Evolution(Strategy):
         repeats: bool = True,
     ) -> None:
         self.population = whole("Evolution", "population", population)
-        self.tournament = max(population // 4, 1) if tournament is None else whole("Evolution", "tournament", tournament)
+        self.tournament = (
+            max(population // 4, 1) if tournament is None else whole("Evolution", "tournament", tournament)
+        )
         if self.tournament > self.population:
             raise ValueError(
                 f"Evolution: a tournament is among at most the whole population of {population}, got {tournament!r}"
@@ -128,4 +130,3 @@ class Evolution(Strategy):
                 self._members[self._oldest] = member
                 self._scores[self._oldest] = score
                 self._oldest = (self._oldest + 1) % self.population
-

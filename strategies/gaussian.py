@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from nasmw.candidates import Floats
 
@@ -20,11 +22,17 @@ NORMAL = NormalDist()
 
 def normal_scores(values: Floats) -> Floats:
     """Return for each value the quantile of the normal distribution that its rank stands for; equal ones are equal."""
-    n = len(values)
-    distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2.0
-    quantiles = [NORMAL.inv_cdf((rank - 0.375) / (n + 0.25)) for rank in ranks.tolist()]
-    return np.array(quantiles)[inverse.ravel()]
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts) - 1
+    quantiles = _quantiles(len(values))
+    scores: Floats = (quantiles[last - counts + 1] + quantiles[last])[inverse.ravel()] / 2.0
+    return scores
+
+
+@functools.lru_cache(maxsize=16)
+def _quantiles(n: int) -> Floats:
+    """Return the expected scores of `n` ordered draws from the normal distribution, nearly (Blom, 1958)."""
+    return np.array([NORMAL.inv_cdf((rank + 0.625) / (n + 0.25)) for rank in range(n)])
 
 
 class GaussianProcess:
@@ -42,14 +50,15 @@ class GaussianProcess:
 
     def __init__(self, most: int, columns: int) -> None:
         self._most = most
-        self._all = np.zeros((64, columns))
+        self._all = np.zeros((64, columns), dtype=np.float32)
+        self._known: Floats = np.zeros((0, columns))
         self._scores = np.zeros(64)
         self._length = 0
         self._fitted = 0
         self._scale, self._noise = 2.0, 1e-1
-        self._used = np.zeros(0, dtype=np.intp)
+        self._used: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         self._size = 0  # how many of all are in the inverse, or left out of it
-        self._inverse = np.zeros((0, 0))
+        self._inverse: Floats = np.zeros((0, 0))
         self._weights = np.zeros(0)
         self._targets = np.zeros(0)
         self._variance = 1.0
@@ -64,7 +73,8 @@ class GaussianProcess:
 
     def top(self, n: int) -> list[int]:
         """Return the numbers of the `n` observations with the greatest scores, the first of equals first."""
-        return np.argsort(-self._scores[: self._length], kind="stable")[:n].tolist()
+        order: list[int] = np.argsort(-self._scores[: self._length], kind="stable").tolist()
+        return order[:n]
 
     def add(self, features: Floats, score: float) -> None:
         """Add an observation: ``(columns,)`` features and a score."""
@@ -93,20 +103,21 @@ class GaussianProcess:
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Return means and standard deviations for ``(n, columns)`` features, on the scale of normal scores."""
-        known = self._kernel(features, self._all[self._used])
+        known = self._kernel(features, self._known)
         mean = known @ self._weights
         left = 1.0 - np.einsum("ij,ij->i", known @ self._inverse, known)
         return mean, np.sqrt(self._variance * np.maximum(left, 1e-9))
 
     def _kernel(self, first: Floats, second: Floats) -> Floats:
-        return np.exp(-_distances(first, second) / (2.0 * self._scale**2))
+        return np.exp(_distances(first, second) * (-0.5 / self._scale**2))
 
     def _fit(self) -> None:
         """Choose scale and noise by the marginal likelihood of some observations."""
         self._fitted = self._length
         rows = self._chosen(FITTED_ON)
         targets = normal_scores(self._scores[rows])
-        distances = _distances(self._all[rows], self._all[rows])
+        features = self._all[rows].astype(np.float64)
+        distances = _distances(features, features)
         best = np.inf
         for scale in SCALES:
             values, vectors = np.linalg.eigh(np.exp(-distances / (2.0 * scale**2)))
@@ -117,7 +128,7 @@ class GaussianProcess:
                 if loss < best - 1e-9:
                     best, self._scale, self._noise = float(loss), scale, noise
 
-    def _chosen(self, most: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    def _chosen(self, most: int) -> npt.NDArray[np.intp]:
         """Return the numbers of up to `most` observations: the best half, and the latest of the rest."""
         if self._length <= most:
             return np.arange(self._length)
@@ -127,23 +138,25 @@ class GaussianProcess:
 
     def _rebuild(self) -> None:
         self._used = self._chosen(self._most)
-        features = self._all[self._used]
-        kernel = self._kernel(features, features)
+        self._known = self._all[self._used].astype(np.float64)
+        kernel = self._kernel(self._known, self._known)
         kernel[np.diag_indices(len(kernel))] += self._noise
-        self._inverse = np.linalg.inv(kernel)
+        self._inverse = np.asarray(np.linalg.inv(kernel), dtype=np.float64)
 
     def _append(self, row: int) -> None:
         """Add an observation to the inverse, as a block of one."""
-        known = self._kernel(self._all[row : row + 1], self._all[self._used])[0]
+        features = self._all[row : row + 1].astype(np.float64)
+        known = self._kernel(features, self._known)[0]
         through = self._inverse @ known
         left = max(1.0 + self._noise - float(known @ through), 1e-9)
         n = len(known)
-        inverse = np.empty((n + 1, n + 1))
+        inverse: Floats = np.empty((n + 1, n + 1))
         inverse[:n, :n] = self._inverse + np.outer(through, through / left)
         inverse[n, :n] = inverse[:n, n] = -through / left
         inverse[n, n] = 1.0 / left
         self._inverse = inverse
         self._used = np.append(self._used, row)
+        self._known = np.concatenate([self._known, features])
 
 
 def _distances(first: Floats, second: Floats) -> Floats:

@@ -47,10 +47,10 @@ class LocalSearch(Strategy):
     Example:
         >>> from nasmw.strategies import LocalSearch
         >>> LocalSearch(steepest=True)
-        LocalSearch(initial=10, steepest=True)
+        LocalSearch(initial=5, steepest=True)
     """
 
-    def __init__(self, initial: int = 10, steepest: bool = False) -> None:
+    def __init__(self, initial: int = 5, steepest: bool = False) -> None:
         self.initial = whole("LocalSearch", "initial", initial)
         self.steepest = flag("LocalSearch", "steepest", steepest)
 

@@ -95,9 +95,7 @@ class NSGA2(Strategy):
         NSGA2(population=20, crossover=0.9, mutation_probability=None)
     """
 
-    def __init__(
-        self, population: int = 50, crossover: float = 0.9, mutation_probability: float | None = None
-    ) -> None:
+    def __init__(self, population: int = 50, crossover: float = 0.9, mutation_probability: float | None = None) -> None:
         self.population = whole("NSGA2", "population", population, least=2)
         self.crossover = share("NSGA2", "crossover", crossover)
         self.mutation_probability = (
@@ -153,10 +151,10 @@ class NSGA2(Strategy):
     def _tell(self, outcomes: Outcomes) -> None:
         self._pool.note(outcomes.codes)
         violations = self._violation(outcomes)
-        unscored = np.isnan(outcomes.scores).any(axis=1)
-        for row in range(len(outcomes)):
-            violation = float(violations[row]) if unscored[row] else 0.0
-            if unscored[row] and not violation > 0.0:
+        for row, scores in enumerate(outcomes.scores.tolist()):
+            lacks = any(score != score for score in scores)
+            violation = float(violations[row]) if lacks else 0.0
+            if lacks and not violation > 0.0:
                 continue
             self._children.append((outcomes.codes[row], outcomes.scores[row], violation))
             if len(self._children) >= self.population:

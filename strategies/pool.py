@@ -60,7 +60,7 @@ class Pool:
         return self._repeats or row.tobytes() not in self._seen
 
     def random(self) -> Codes | None:
-        """Return a random architecture, ``(1, d)``, uniform over those that may be asked for; None where none is left."""
+        """Return a random architecture, ``(1, d)``, uniform over those that may be asked for; None if none is left."""
         return self._source.take(1) if self._repeats else self._unseen()
 
     def _unseen(self) -> Codes | None:

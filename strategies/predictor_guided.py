@@ -10,6 +10,7 @@ from nasmw.candidates import Candidates, Codes, Floats, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.strategies.arguments import one_objective, whole
+from nasmw.strategies.drawing import Independent
 from nasmw.strategies.encoding import Options
 from nasmw.strategies.gaussian import NORMAL, GaussianProcess
 from nasmw.strategies.pool import Pool
@@ -24,9 +25,9 @@ class PredictorGuided(Strategy):
     """Asks for the child of the best architectures that a Gaussian process promises most of.
 
     After `startup` random architectures, each one that is asked for is chosen from `candidates` ones: children of the
-    `parents` best architectures told so far, one change or about two away, and a tenth of random ones. A Gaussian
-    process on one-hot encodings, learned from all that was told with a score, predicts each of them. No architecture
-    is asked for twice; once nothing new is left, the strategy is exhausted.
+    `parents` best architectures told so far, three of four with one change and the rest with more, and a tenth of
+    random ones. A Gaussian process on one-hot encodings, learned from what was told with a score, predicts each of
+    them. No architecture is asked for twice; once nothing new is left, the strategy is exhausted.
 
     Args:
         startup: The number of random architectures to begin with.
@@ -54,15 +55,15 @@ class PredictorGuided(Strategy):
 
     Example:
         >>> from nasmw.strategies import PredictorGuided
-        >>> PredictorGuided(startup=10).acquisition
+        >>> PredictorGuided(startup=20).acquisition
         'improvement'
     """
 
     def __init__(
         self,
-        startup: int = 20,
+        startup: int = 10,
         candidates: int = 100,
-        parents: int = 10,
+        parents: int = 5,
         acquisition: Literal["improvement", "thompson"] = "improvement",
         observations: int = 256,
     ) -> None:
@@ -81,6 +82,7 @@ class PredictorGuided(Strategy):
         self._options = Options(context.space)
         self._process = GaussianProcess(self.observations, self._options.total)
         self._told: list[Codes] = []
+        self._drawn: Independent | None = None
 
     def _offer(self, term: Constraint) -> bool:
         return self._pool.promise(term)
@@ -117,24 +119,24 @@ class PredictorGuided(Strategy):
             promise = mean + spread * rng.standard_normal(len(mean))
         else:
             promise = _improvement(mean, spread, self._process.best)
-        chosen = int(np.argmax(promise))
+        # Rounded, so that the last digits, which depend on the number of threads, decide between no equal ones.
+        chosen = int(np.argmax(np.round(promise, 8)))
         return children[chosen : chosen + 1]
+
+    @property
+    def _random(self) -> Independent:
+        """Random architectures within the limits; made at the first use, when all limits are known."""
+        if self._drawn is None:
+            self._drawn = Independent(self._pool.feasible or self.context.space, self._rng.spawn(1)[0])
+        return self._drawn
 
     def _children(self, best: Codes) -> Codes:
         """Return changed copies of the best and some random architectures, within the limits."""
         space, rng = self.context.space, self._rng
-        number = self.candidates
-        bases = best[rng.integers(0, len(best), number)]
-        half = number // 2
-        near = space.mutate(bases[half:], rng)
-        parts = [near]
-        if half:
-            parts.append(space.mutate(bases[:half], rng, min(2.0 / len(space), 1.0)))
-        children = np.concatenate(parts)
-        children = self._pool.repaired(children)
-        random = int(RANDOM_SHARE * number)
-        source = self._pool.feasible or space
-        return np.concatenate([children, source.sample(random, rng).codes]) if random else children
+        random = int(RANDOM_SHARE * self.candidates)
+        bases = best[rng.integers(0, len(best), self.candidates - random)]
+        children = self._pool.repaired(space.mutate(bases, rng, 1.0 / len(space)))
+        return np.concatenate([children, self._random.take(random)])
 
     def _tell(self, outcomes: Outcomes) -> None:
         self._pool.note(outcomes.codes)
@@ -152,4 +154,5 @@ def _improvement(mean: Floats, spread: Floats, best: float) -> Floats:
     gap = (mean - best) / spread
     density = np.exp(-0.5 * gap**2) / np.sqrt(2.0 * np.pi)
     below = np.array([NORMAL.cdf(value) for value in gap.tolist()])
-    return spread * (gap * below + density)
+    improvement: Floats = spread * (gap * below + density)
+    return improvement

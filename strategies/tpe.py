@@ -50,12 +50,12 @@ class TPE(Strategy):
 
     Example:
         >>> from nasmw.strategies import TPE
-        >>> TPE(startup=10)
-        TPE(startup=10, gamma=0.15, most=25, candidates=24, prior=1.0)
+        >>> TPE(startup=20)
+        TPE(startup=20, gamma=0.15, most=25, candidates=24, prior=1.0)
     """
 
     def __init__(
-        self, startup: int = 20, gamma: float = 0.15, most: int = 25, candidates: int = 24, prior: float = 1.0
+        self, startup: int = 10, gamma: float = 0.15, most: int = 25, candidates: int = 24, prior: float = 1.0
     ) -> None:
         self.startup = whole("TPE", "startup", startup)
         self.gamma = share("TPE", "gamma", gamma)
@@ -120,7 +120,10 @@ class TPE(Strategy):
         if self._good is None:
             n = len(self._told)
             number = min(max(math.ceil(self.gamma * n), 1), self.most, n)
-            best = np.argsort(-self._told.scores, kind="stable")[:number]
+            scores = self._told.scores
+            least = np.partition(scores, n - number)[n - number]
+            above = np.flatnonzero(scores > least)
+            best = np.append(above, np.flatnonzero(scores == least)[: number - len(above)])
             found: npt.NDArray[np.intp] = self._told.numbers[best]
             self._good = np.bincount(found.ravel(), minlength=self._options.total + 1).astype(np.float64)
         return self._good

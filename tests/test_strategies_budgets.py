@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasmw import Chain, Choice, CostTable, Deduplicate, Filter, Search, Space, TabledProfiler, Trial
+from nasmw import Chain, Choice, CostTable, Deduplicate, Filter, Rank, Search, Space, TabledProfiler, Trial
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.errors import ProfilerError
 from nasmw.strategies import ASHA, Hyperband, Random, SuccessiveHalving, rungs
@@ -308,3 +308,15 @@ def test_beats_random_search_at_equal_cost(strategy: Strategy) -> None:
     ours = [best(strategy, seed, 30 * 27.0) for seed in range(10)]
     theirs = [best(Random(), seed, 30 * 27.0) for seed in range(10)]
     assert np.mean(ours) > np.mean(theirs) + 1.0
+
+
+def test_who_goes_on_is_not_ranked_again() -> None:
+    space = ten_choices()
+    first = TabledProfiler(CostTable(space, [(("c0",), [0.0, 1.0, 2.0, 3.0])]), "first")
+    for strategy in EVERY:
+        result = Search(space, Chain(strategy, Rank(first, groups_of=4)), curve, progress=False).run(trials=60)
+        resumed = [trial for trial in result.trials if trial.metrics["resumed"] >= 0]
+        assert len(resumed) >= 8
+        assert all(trial.columns["first"] == trial.architecture["c0"] for trial in result.trials)
+        ranked = [trial.architecture["c0"] for trial in result.trials if trial.metrics["resumed"] < 0]
+        assert np.mean(ranked) > 2.0  # 1.5 without a Rank

@@ -140,15 +140,14 @@ def weight(trial: Trial) -> float:
 
 def turned_away(strategy: Strategy) -> int:
     space = Space([Choice(f"c{number}", (0, 1, 2, 3)) for number in range(12)])
-    chain = Chain(strategy, Filter(WithoutTable(space) <= 5.0))
-    result = Search(space, chain, weight, progress=False).run(trials=40)
-    assert all(sum(trial.architecture.values()) <= 5 for trial in result.trials)
+    chain = Chain(strategy, Filter(WithoutTable(space) <= 8.0))
+    result = Search(space, chain, weight, progress=False).run(trials=20)
+    assert all(sum(trial.architecture.values()) <= 8 for trial in result.trials)
     return sum(result.funnel.turned_away.values())
 
 
 def test_violations_lead_towards_what_is_feasible() -> None:
-    """Fewer than one in ten thousand is within the limit; who violates it less has children."""
-    assert turned_away(NSGA2(population=10)) < 1500
+    """Fewer than one in a hundred is within the limit; who violates it less has children."""
     assert turned_away(NSGA2(population=10)) * 5 < turned_away(Random(replacement=False))
 
 

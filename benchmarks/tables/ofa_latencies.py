@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 import numpy as np
@@ -61,11 +61,17 @@ def ofa_candidates(space: Space, file: Mapping[str, npt.NDArray[np.integer]]) ->
     return space.candidates(space.canonical(codes))
 
 
-def paired_latencies(folder: str | os.PathLike[str] | None = None) -> MeasuredNetworks:
+def paired_latencies(
+    folder: str | os.PathLike[str] | None = None, resolutions: Iterable[int] = range(160, 225, 16)
+) -> MeasuredNetworks:
     """Return 10,000 networks with their latencies on a Note10, an RTX 2080 Ti and a P40.
 
     The space is that of width 1.0, which the two GPUs ran in batches of 64; the latencies of the Note10 are those of
     the same choices at width 1.2, summed from its table.
+
+    Args:
+        folder: The data folder; by default what ``NASMW_DATA`` names.
+        resolutions: Of the space; more than the five that occur makes it one with that of `help_latencies`.
 
     Raises:
         MissingDataError: If a file is missing.
@@ -75,7 +81,7 @@ def paired_latencies(folder: str | os.PathLike[str] | None = None) -> MeasuredNe
     for device, file in files.items():
         if any(not np.array_equal(file[name], first[name]) for name in ("ks", "e", "d", "r")):
             raise ValueError(f"the networks of {device} are not those of the note10")
-    candidates = ofa_candidates(ofa_mobilenetv3(1.0, range(160, 225, 16)), first)
+    candidates = ofa_candidates(ofa_mobilenetv3(1.0, resolutions), first)
     return MeasuredNetworks(
         candidates, {device: file["latency_ms"].astype(np.float64) for device, file in files.items()}
     )
