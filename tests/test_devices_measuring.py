@@ -18,6 +18,7 @@ from scripted import Clock, ClockDevice, ScriptedDevice, script
 from torch import nn
 
 from nasmw.devices import Artifact, Measurements, measure, noise_report, rank_agreement, sensible_weights
+from nasmw.devices.measurements import quantiles
 from nasmw.devices.measuring import ANCHOR
 from nasmw.errors import DeviceError
 from nasmw.spaces import nasbench201
@@ -208,7 +209,7 @@ def test_open_session_is_used_and_left_open() -> None:
         measure(artifacts, [session], rounds=1, repeats=0, progress=False)
         process = session._process
         assert process is not None
-        measure(artifacts, [session], rounds=1, repeats=0, progress=False)
+        measure({"a": script("pass")}, [session], rounds=1, repeats=0, progress=False)
         assert session._process is process
         with pytest.raises(KeyError):
             session.measure("a")
@@ -294,6 +295,14 @@ def test_joined_parts_share_the_lowest_reference() -> None:
     assert joined.unsettled.tolist() == [[False, True]]
     with pytest.raises(DeviceError, match="several of the parts to join: a"):
         Measurements.join([fast, fast])
+
+
+@given(st.lists(st.lists(st.floats(0, 1) | st.none(), min_size=4, max_size=4), min_size=1, max_size=5), st.floats(0, 1))
+def test_quantiles_are_numpys(rows: list[list[float | None]], quantile: float) -> None:
+    values = np.array([[1.0 if value is None else value for value in [*row, 0.5]] for row in rows])
+    used = np.array([[value is not None for value in [*row, 0.5]] for row in rows])
+    wanted = [np.quantile(row[which], quantile) for row, which in zip(values, used, strict=True)]
+    np.testing.assert_allclose(quantiles(values, used, quantile), wanted, atol=1e-12)
 
 
 # -- repeatability ------------------------------------------------------------------------------------------------

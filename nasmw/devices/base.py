@@ -143,8 +143,9 @@ class Device(ABC):
 
     @property
     def place(self) -> str:
-        """What machine part this device runs on: devices of one place are slow at the same times."""
-        return self.host or "here"
+        """The part of a machine that this device runs on: devices of one place are slow at the same times."""
+        machine = self.host or "here"
+        return machine if self.on_cpu else f"{machine}, off the CPU"
 
     @property
     def options(self) -> dict[str, Any]:

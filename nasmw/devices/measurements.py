@@ -21,6 +21,22 @@ FORMAT = 1
 ARRAYS = ("wall_ms", "cpu_ms", "wall_over_cpu", "anchor_ms", "reference_ms")
 
 
+def quantiles(values: Floats, used: npt.NDArray[np.bool_], quantile: float) -> Floats:
+    """Return a quantile of the used values along the last axis, between two of them by linear interpolation.
+
+    Args:
+        values: Numbers of any shape.
+        used: Which of them count, of the same shape; at least one along the last axis.
+        quantile: From 0 to 1.
+    """
+    ordered = np.sort(np.where(used, values, np.inf), axis=-1)
+    place = quantile * (used.sum(axis=-1, keepdims=True) - 1)
+    low, high = np.floor(place).astype(np.int64), np.ceil(place).astype(np.int64)
+    below = np.take_along_axis(ordered, low, axis=-1)
+    above = np.take_along_axis(ordered, high, axis=-1)
+    return np.asarray((below + (above - below) * (place - low))[..., 0])
+
+
 @attrs.frozen(eq=False, repr=False, slots=False)
 class Measurements:
     """The latencies of networks on devices, by visit; `nasmw.devices.measuring` says how they come about.
@@ -37,8 +53,8 @@ class Measurements:
         environment: The machine, versions, date and protocol, as JSON holds them.
     """
 
-    names: tuple[str, ...] = attrs.field(converter=tuple)
-    devices: tuple[str, ...] = attrs.field(converter=tuple)
+    names: tuple[str, ...]
+    devices: tuple[str, ...]
     wall_ms: Floats
     cpu_ms: Floats
     wall_over_cpu: Floats
@@ -60,7 +76,7 @@ class Measurements:
     @cached_property
     def used(self) -> npt.NDArray[np.bool_]:
         """Which visits the latencies are taken from: the accepted ones, or all where a network has none."""
-        return np.where(self.accepted.any(axis=2, keepdims=True), self.accepted, ~np.isnan(self.wall_ms))
+        return np.asarray(self.accepted | (~np.isnan(self.wall_ms) & self.unsettled[:, :, None]), dtype=np.bool_)
 
     @property
     def rejected(self) -> npt.NDArray[np.int64]:
@@ -94,7 +110,7 @@ class Measurements:
         return dict(zip(self.names, row.tolist(), strict=True))
 
     def _quantile(self, quantile: float) -> Floats:
-        return np.asarray(np.nanquantile(np.where(self.used, self.wall_ms, np.nan), quantile, axis=2))
+        return quantiles(self.wall_ms, self.used, quantile)
 
     def __repr__(self) -> str:
         return (
@@ -134,11 +150,11 @@ class Measurements:
             return np.concatenate(padded, axis=1)
 
         return cls(
-            names,
+            tuple(names),
             first.devices,
-            *(stacked(field) for field in ARRAYS[:-1]),
+            **{field: stacked(field) for field in ARRAYS[:-1]},
             reference_ms=np.min([part.reference_ms for part in parts], axis=0),
-            environment=first.environment,
+            environment={**first.environment, "end": parts[-1].environment.get("end")},
         )
 
     def save(self, path: str | os.PathLike[str], **more: npt.ArrayLike) -> None:
@@ -177,9 +193,9 @@ class Measurements:
                 if int(file["format"]) != FORMAT:
                     raise DeviceError(f"{path}: format {int(file['format'])}, and this version reads {FORMAT}")
                 return cls(
-                    file["names"].tolist(),
-                    file["devices"].tolist(),
-                    *(file[field] for field in ARRAYS),
+                    tuple(file["names"].tolist()),
+                    tuple(file["devices"].tolist()),
+                    **{field: file[field] for field in ARRAYS},
                     environment=json.loads(str(file["environment"])),
                 )
         except (ValueError, KeyError, EOFError) as error:

@@ -91,7 +91,7 @@ class Protocol:
 
 
 def measure(
-    artifacts: Mapping[str, Mapping[str, Artifact]],
+    artifacts: Mapping[str, Artifact | Mapping[str, Artifact]],
     devices: Sequence[Device | Session],
     *,
     rounds: int = 5,
@@ -110,8 +110,9 @@ def measure(
     """Measure networks on devices by the protocol that this module's docstring describes.
 
     Args:
-        artifacts: For each network, by name, what each device exported it to, by the name of the device.
-        devices: The devices; of a session that is open already, its process is used and kept.
+        artifacts: For each network, by name, what each device exported it to, by the name of the device; for one device
+            the artifact itself will do.
+        devices: The devices; of a session that is open already, its process is used and kept, with the anchor in it.
         rounds: See `Protocol`, as for the other numbers.
         repeats: See `Protocol`.
         runs: See `Protocol`.
@@ -121,7 +122,7 @@ def measure(
         anchor_tolerance: See `Protocol`.
         wall_tolerance: See `Protocol`.
         anchor: What the anchor was exported to, by the name of the device, for at least the first device of each place;
-            None takes `anchor_network`.
+            None takes `anchor_network`, or the one that an open session has.
         reference: What the anchor took in earlier runs, in milliseconds by the name of the device; a lower one counts.
         seed: What the order of visits is drawn from.
         progress: Whether to show a progress bar.
@@ -144,7 +145,7 @@ def measure(
         wall_tolerance=wall_tolerance,
     )
     owners = [item.device if isinstance(item, Session) else item for item in devices]
-    _check(artifacts, owners)
+    exported = _by_device(artifacts, owners)
     begin = datetime.datetime.now(datetime.timezone.utc)
     with contextlib.ExitStack() as stack:
         sessions = [item if isinstance(item, Session) else stack.enter_context(item.open()) for item in devices]
@@ -154,7 +155,7 @@ def measure(
         about = {owner.name: session.describe() for owner, session in zip(owners, sessions, strict=True)}
         course = _Course(tuple(artifacts), owners, sessions, protocol, np.random.default_rng(seed), bar)
         stack.callback(course.forget)
-        course.prepare(artifacts, anchor or {}, reference or {})
+        course.prepare(exported, anchor or {}, reference or {})
         course.run()
         end = {owner.name: session.describe() for owner, session in zip(owners, sessions, strict=True)}
     environment = {
@@ -176,15 +177,21 @@ def measure(
     return found
 
 
-def _check(artifacts: Mapping[str, Mapping[str, Artifact]], devices: Sequence[Device]) -> None:
+def _by_device(
+    artifacts: Mapping[str, Artifact | Mapping[str, Artifact]], devices: Sequence[Device]
+) -> dict[str, Mapping[str, Artifact]]:
+    """Return each network's artifacts by device, once it is certain that all are there."""
     names = [device.name for device in devices]
     if not names or not artifacts:
         raise DeviceError("to measure takes at least one network and one device")
     if len(set(names)) < len(names):
         raise DeviceError(f"two devices have the same name, among {', '.join(names)}; give one of them a `name`")
-    for network, exported in artifacts.items():
-        if lacking := [name for name in names if name not in exported]:
+    exported = {}
+    for network, found in artifacts.items():
+        exported[network] = {names[0]: found} if isinstance(found, Artifact) else found
+        if lacking := [name for name in names if name not in exported[network]]:
             raise DeviceError(f"the network {network!r} was not exported for {', '.join(lacking)}")
+    return exported
 
 
 def _versions() -> dict[str, str]:
@@ -231,9 +238,11 @@ class _Course:
     ) -> None:
         """Load every network on every device, and the anchor where it is needed."""
         for number in self.anchor_visits:
-            device = self.devices[number]
-            found = anchor[device.name] if device.name in anchor else device.export(*anchor_network())
-            self.sessions[number].prepare(ANCHOR, found)
+            device, session = self.devices[number], self.sessions[number]
+            if device.name in anchor:
+                session.prepare(ANCHOR, anchor[device.name])
+            elif ANCHOR not in session:
+                session.prepare(ANCHOR, device.export(*anchor_network()))
         for number, device in enumerate(self.devices):
             self.earlier[number] = reference.get(self.devices[self.anchored[number]].name, np.inf)
             for name in self.names:
@@ -246,7 +255,7 @@ class _Course:
     def forget(self) -> None:
         """Drop the networks from sessions that stay open; one that fails now has been reported, or is ended."""
         for session in self.sessions:
-            for name in (ANCHOR, *self.names):
+            for name in self.names:
                 with contextlib.suppress(DeviceError):
                     session.forget(name)
 
@@ -259,7 +268,7 @@ class _Course:
             lacking = self.measurements({}).accepted.sum(axis=2) < self.protocol.rounds
             if not lacking.any():
                 break
-            self.bar.total += int(lacking.sum())
+            self.bar.total = (self.bar.total or 0) + int(lacking.sum())
             self._round(lacking)
 
     def measurements(self, environment: Mapping[str, Any]) -> Measurements:
@@ -271,7 +280,10 @@ class _Course:
         return Measurements(
             self.names,
             tuple(device.name for device in self.devices),
-            *(values[:, :, :most] for values in (self.wall, self.cpu, self.ratio, self.anchor)),
+            self.wall[:, :, :most],
+            self.cpu[:, :, :most],
+            self.ratio[:, :, :most],
+            self.anchor[:, :, :most],
             reference,
             {"protocol": attrs.asdict(self.protocol), **environment},
         )

@@ -444,6 +444,8 @@ OPERATORS.update(
     {
         "add": _binary(ADD, ADD),
         "sub": _binary(SUBTRACT, SUBTRACT_FROM),
+        "rsub": _binary(SUBTRACT_FROM, SUBTRACT),
+        "reciprocal": _plain("BinaryOp", {0: DIVIDE_INTO, 1: 1, 2: 1.0}),
         "mul": _binary(MULTIPLY, MULTIPLY),
         "div": _binary(DIVIDE, DIVIDE_INTO),
         "maximum": _binary(MAXIMUM, MAXIMUM),
@@ -507,11 +509,6 @@ def _pad(writer: _Writer, node: Node) -> None:
 def _channel_shuffle(writer: _Writer, node: Node) -> None:
     x = writer.solid(node.arguments["self"])
     writer.add("ShuffleChannel", [x], node.output, {0: node.arguments["groups"]})
-
-
-@_writes("clone")
-def _same(writer: _Writer, node: Node) -> None:
-    writer.names[node.output] = writer.name(next(node.inputs()))
 
 
 def _inner_axis(axis: int, value: Value) -> int:

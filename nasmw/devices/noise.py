@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Floats
-from nasmw.devices.measurements import Measurements
+from nasmw.devices.measurements import Measurements, quantiles
 from nasmw.errors import DeviceError
 
 __all__ = ["DeviceNoise", "NoiseReport", "noise_report", "rank_agreement"]
@@ -112,8 +112,8 @@ def _halves(wall: Floats, used: npt.NDArray[np.bool_], quantile: float, rng: np.
     drawn = np.where(used, rng.random(wall.shape), np.inf)
     place = drawn.argsort(axis=1).argsort(axis=1)
     half = used.sum(axis=1, keepdims=True) // 2
-    parts = [np.where(place < half, wall, np.nan), np.where((place >= half) & (place < 2 * half), wall, np.nan)]
-    return rank_agreement(*(np.nanquantile(part, quantile, axis=1) for part in parts))
+    parts = (place < half, (place >= half) & (place < 2 * half))
+    return rank_agreement(*(quantiles(wall, part, quantile) for part in parts))
 
 
 def rank_agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> float:

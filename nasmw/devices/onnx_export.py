@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import tempfile
 import warnings
@@ -151,12 +152,13 @@ class Writer:
         """Give a value a name of its own, before it is used."""
         self._values[value] = name
 
-    def same(self, output: Value, value: Value) -> None:
-        """Have a value be another one."""
-        if output in self._values:
-            self.add("Identity", [value], output)
-        else:
-            self._values[output] = self.name(value)
+    @staticmethod
+    def kind(dtype: torch.dtype) -> int:
+        """Return ONNX's number of a kind of numbers."""
+        import onnx.helper
+
+        kind: int = onnx.helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
+        return kind
 
     def constant(self, tensor: Tensor, like: Tensor | None = None) -> str:
         """Return the name of a constant; `like` is the parameter that it is made of, and decides on its name."""
@@ -188,6 +190,11 @@ class Writer:
     def _add_constant(self, name: str, array: Any) -> str:
         import onnx.numpy_helper
 
+        name = next(
+            free
+            for free in itertools.chain([name], (f"{name}.{n}" for n in itertools.count(1)))
+            if free not in self.constants
+        )
         self.constants[name] = onnx.numpy_helper.from_array(array, name)
         return name
 
@@ -211,8 +218,7 @@ def _write(graph: Graph) -> bytes:
             writer.add("Identity", [output], name)
 
     def described(name: str, value: Value | Tensor) -> Any:
-        kind = onnx.helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=value.dtype).numpy().dtype)
-        return onnx.helper.make_tensor_value_info(name, kind, list(value.shape))
+        return onnx.helper.make_tensor_value_info(name, writer.kind(value.dtype), list(value.shape))
 
     made = onnx.helper.make_graph(
         writer.nodes,

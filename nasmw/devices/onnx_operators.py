@@ -458,9 +458,9 @@ def _pad(writer: Writer, node: Node) -> None:
     writer.add("Pad", [x, writer.numbers(begins + ends), value], node.output, mode=mode)
 
 
-@_writes("clone")
-def _same(writer: Writer, node: Node) -> None:
-    writer.same(node.output, _first(node))
+@_writes("to", "_to_copy")
+def _cast(writer: Writer, node: Node) -> None:
+    writer.add("Cast", [_first(node)], node.output, to=writer.kind(node.output.dtype))
 
 
 # -- small things -------------------------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ class Session:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._artifacts
+
     def __repr__(self) -> str:
         state = "idle" if self._process is None else f"process {self._process.pid}"
         return f"<Session of {self.device!r}, {state}, {len(self._artifacts)} networks>"

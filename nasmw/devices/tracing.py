@@ -30,8 +30,10 @@ __all__ = [
 FOLDED_ELEMENTS = 1 << 16
 """A result of constants alone stays an operator where it is larger than this, and larger than what it is made of."""
 
-UNCHANGED = frozenset({"alias", "contiguous", "detach", "dropout", "feature_dropout", "lift_fresh", "resolve_conj"})
+UNCHANGED = frozenset({"alias", "detach", "dropout", "feature_dropout", "lift_fresh", "resolve_conj", "resolve_neg"})
 """Operators that pass on their first argument when a network is evaluated."""
+COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "type_as"})
+"""Operators that give the same numbers, at another place or in another layout, unless they convert them."""
 
 
 class UnsupportedOperatorError(Exception):
@@ -122,6 +124,7 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], known: Container
     recorder = _Recorder(known)
     with evaluating(model), torch.inference_mode():
         arguments = [recorder.input(tensor) for tensor in inputs]
+        given = tuple(argument.value for argument in arguments)
         with recorder:
             try:
                 result = model(*arguments)
@@ -130,6 +133,8 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], known: Container
                     f"{type(model).__name__} cannot be exported: it reads numbers that depend on its input (by "
                     f"{error}), so other inputs may take another course; write it with tensor operators alone"
                 ) from None
+    if recorder.problem is not None:
+        raise recorder.problem
     outputs = []
     for leaf in pytree.tree_leaves(result):
         if isinstance(leaf, Tensor):
@@ -137,7 +142,11 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], known: Container
     if not outputs:
         raise DeviceError(f"{type(model).__name__} cannot be exported: it returns no tensor, but {result!r}")
     names = {id(tensor): name for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers())}
-    return _alive(Graph(tuple(argument.value for argument in arguments), tuple(recorder.nodes), tuple(outputs), names))
+    graph = _alive(Graph(given, tuple(recorder.nodes), tuple(outputs), names))
+    for node in graph.nodes:
+        if node.operator not in known:
+            raise UnsupportedOperatorError(node.operator)
+    return graph
 
 
 @contextlib.contextmanager
@@ -197,8 +206,14 @@ class _Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.known = known
         self.nodes: list[Node] = []
+        self.problem: UnsupportedOperatorError | None = None
         self._numbers = itertools.count()
+        self._keys = itertools.count()
         self._alive: weakref.WeakValueDictionary[int, _Traced] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler, which takes seconds, to keep it away from this mode
 
     def input(self, tensor: Tensor) -> _Traced:
         """Return what stands for an input of the network."""
@@ -208,8 +223,11 @@ class _Recorder(TorchDispatchMode):
         return Value(next(self._numbers), tuple(real.shape), real.dtype)
 
     def _traced(self, real: Tensor) -> _Traced:
-        traced = _Traced(real, self._value(real))
-        self._alive[traced.value.number] = traced
+        return self._stands_for(real, self._value(real))
+
+    def _stands_for(self, real: Tensor, value: Value) -> _Traced:
+        traced = _Traced(real, value)
+        self._alive[next(self._keys)] = traced
         return traced
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -217,7 +235,7 @@ class _Recorder(TorchDispatchMode):
         leaves = pytree.tree_leaves((args, kwargs))
         depends = any(isinstance(leaf, _Traced) for leaf in leaves)
         name = func._schema.name.removeprefix("aten::")
-        if depends and (torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags):
+        if depends and _reads_numbers(func, name, args):
             raise _DataDependentError(name)
         if name in UNCHANGED and depends and not (name.endswith("dropout") and args[2]):
             return args[0]
@@ -237,32 +255,43 @@ class _Recorder(TorchDispatchMode):
         result = func(*real_args, **real_kwargs)
         if not depends and (mutable or not _grows(leaves, result)):
             return result
-        if operator not in self.known:
-            raise UnsupportedOperatorError(name)
+        if name in COPIES and isinstance(args[0], _Traced) and result.dtype == args[0].dtype:
+            return args[0] if result is args[0].held else self._stands_for(result, args[0].value)
         arguments = pytree.tree_map(_described, _by_name(func, args, kwargs))
         if mutable:
             return self._in_place(name, operator, args, arguments)
-        several = isinstance(result, (tuple, list))
-        made = [self._traced(tensor) for tensor in (result if several else [result])]
-        self.nodes.append(Node(operator, arguments, tuple(traced.value for traced in made)))
-        return type(result)(made) if several else made[0]
+        result = pytree.tree_map_only(Tensor, self._traced, result)
+        outputs = tuple(leaf.value for leaf in pytree.tree_leaves(result) if isinstance(leaf, _Traced))
+        self.nodes.append(Node(operator, arguments, outputs))
+        return result
 
     def _in_place(self, name: str, operator: str, args: Any, arguments: dict[str, Any]) -> Any:
         """Record an operator that works in place as one that does not, if nothing else sees the difference."""
-        target = args[0] if args else None
+        target: Any = args[0] if args else None
         if not isinstance(target, _Traced) or not name.endswith("_"):
-            raise UnsupportedOperatorError(name, "it writes into a constant")
+            # The trace goes on: the network may still turn out to read numbers, which is another error.
+            self.problem = self.problem or UnsupportedOperatorError(name, "it writes into a constant")
+            return target
         storage = target.held.untyped_storage().data_ptr()
         sharing = [
-            other for other in self._alive if other is not target and other.held.untyped_storage().data_ptr() == storage
+            other
+            for other in self._alive.values()
+            if other is not target and other.held.untyped_storage().data_ptr() == storage
         ]
         if sharing:
-            raise UnsupportedOperatorError(name, "it writes into a tensor of which there are views")
-        if arguments["self"].dtype != target.dtype:
-            raise UnsupportedOperatorError(name, "it converts")
+            self.problem = self.problem or UnsupportedOperatorError(
+                name, "it writes into a tensor of which there are views"
+            )
         target.value = self._value(target.held)
         self.nodes.append(Node(operator, arguments, (target.value,)))
         return target
+
+
+def _reads_numbers(func: Any, name: str, args: Any) -> bool:
+    """Return whether what an operator gives depends on more than the shapes of its arguments."""
+    if name in ("index", "index_put", "index_put_"):
+        return any(isinstance(item, _Traced) and item.dtype in (torch.bool, torch.uint8) for item in args[1])
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
 
 
 def _held(leaf: Any) -> Any:

@@ -20,8 +20,8 @@ def sensible_weights(model: nn.Module, example: Tensor | None = None, *, seed: i
     With default weights some networks have activations that grow to infinity or shrink to denormal numbers from layer
     to layer. Processors compute with the latter many times slower, and 8 bits hold neither, so both would say nothing
     about trained networks. Every weight with two axes or more is drawn as by He et al. (2015, Delving Deep into
-    Rectifiers, section 2.2), biases beside them are small, batch norm scales by one and shifts by nothing. With an example, batch norm's running
-    statistics are those of one batch of normal numbers, as training would leave them.
+    Rectifiers, section 2.2), biases beside them are small, batch norm scales by one and shifts by nothing. With an
+    example, batch norm's running statistics are those of one batch of normal numbers, as training would leave them.
 
     Args:
         model: The network; it is left in evaluation mode. PyTorch's random state stays as it is.

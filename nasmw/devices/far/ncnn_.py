@@ -8,6 +8,15 @@ from typing import Any
 
 import numpy as np
 
+HALF_PRECISION = (
+    "use_fp16_packed",
+    "use_fp16_storage",
+    "use_fp16_arithmetic",
+    "use_bf16_packed",
+    "use_bf16_storage",
+)
+"""Settings with which some processors would compute in half precision."""
+
 
 def describe(options: dict[str, Any]) -> dict[str, Any]:
     """Name the runtime, its version and the precision in use."""
@@ -31,9 +40,9 @@ class Network:
         settings = self.net.opt
         settings.num_threads = options["threads"]
         settings.use_vulkan_compute = False
-        # Some processors would compute in half precision.
-        settings.use_fp16_packed = settings.use_fp16_storage = settings.use_fp16_arithmetic = False
-        settings.use_bf16_packed = settings.use_bf16_storage = False
+        for name in HALF_PRECISION:
+            if hasattr(settings, name):  # versions differ
+                setattr(settings, name, False)
         with tempfile.TemporaryDirectory() as folder:
             paths = {}
             for name in ("model.param", "model.bin"):
@@ -43,8 +52,7 @@ class Network:
             if self.net.load_param(paths["model.param"]) or self.net.load_model(paths["model.bin"]):
                 raise RuntimeError("ncnn does not load the network; what it says stands on the standard error")
         rng = np.random.default_rng(0)
-        self.arrays = [rng.standard_normal(shape[1:]).astype(np.float32) for shape in options["shapes"]]
-        self.mats = [ncnn.Mat(array) for array in self.arrays]
+        self.mats = [_mat(rng.standard_normal(shape[1:])) for shape in options["shapes"]]
         self.inputs = list(self.net.input_names())
         self.outputs = [name for name in self.net.output_names() if name.startswith("output")]
         self()
@@ -55,10 +63,7 @@ class Network:
 
     def infer(self, inputs: list[Any]) -> list[Any]:
         """Return its outputs on given inputs, whose batch is 1."""
-        import ncnn
-
-        arrays = [np.ascontiguousarray(array[0], dtype=np.float32) for array in inputs]
-        return [np.array(out)[None] for out in self._run([ncnn.Mat(array) for array in arrays])]
+        return [np.array(out)[None] for out in self._run([_mat(array[0]) for array in inputs])]
 
     def _run(self, mats: list[Any]) -> list[Any]:
         extractor = self.net.create_extractor()
@@ -71,3 +76,10 @@ class Network:
                 raise RuntimeError(f"ncnn failed with code {code} to compute {name!r}")
             results.append(out)
         return results
+
+
+def _mat(array: Any) -> Any:
+    """Return an array as ncnn has it, in memory of its own: layers that work in place may write into it otherwise."""
+    import ncnn
+
+    return ncnn.Mat(np.ascontiguousarray(array, dtype=np.float32)).clone()
