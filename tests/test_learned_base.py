@@ -108,9 +108,9 @@ def test_it_learns(kind: str) -> None:
 def test_intervals_hold_as_often_as_they_say(kind: str, transform: str) -> None:
     profiler = made(kind, 400, transform=transform)
     test, values = known(1500, seed=1)
-    for coverage in (0.5, 0.9):
+    for coverage, slack in ((0.5, 0.1), (0.9, 0.06)):
         low, high = profiler.interval(test, coverage)
-        assert abs(((low <= values) & (values <= high)).mean() - coverage) < 0.07
+        assert abs(((low <= values) & (values <= high)).mean() - coverage) < slack
     std = profiler.std(test)
     said = profiler.profile_batch(test)
     assert abs((np.abs(values - said) <= 1.645 * std).mean() - 0.9) < 0.07
@@ -128,27 +128,28 @@ def test_intervals_of_few_samples_are_wide_enough(n: int) -> None:
     assert 0.82 < np.mean(held) < 0.99
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_same_from_a_file_in_a_new_process(kind: str, tmp_path: Path) -> None:
-    profiler = made(kind, 100, name="ms", unit="ms", device="phone", metric="seen")
+def test_the_same_from_a_file_in_a_new_process(tmp_path: Path) -> None:
     test, _ = known(50, seed=1)
-    profiler.save(tmp_path / "latency.npz")
+    expected = []
+    for kind in KINDS:
+        profiler = made(kind, 100, name="ms", unit="ms", device="phone", metric="seen")
+        profiler.save(tmp_path / f"{kind}.npz")
+        expected.append(profiler.profile_batch(test).tobytes().hex() + profiler.std(test).tobytes().hex())
+        expected.append(f"{profiler!r} 1 seen")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{kind}.npz" for kind in KINDS)
     code = (
         "import sys, numpy as np\n"
         "from nasmw.profilers import LearnedProfiler\n"
         "from nasmw.testing import toy_space\n"
-        "profiler = LearnedProfiler.load(sys.argv[1], toy_space())\n"
         "test = toy_space().sample(50, np.random.default_rng(1))\n"
-        "print(profiler.profile_batch(test).tobytes().hex(), profiler.std(test).tobytes().hex())\n"
-        "print(repr(profiler), profiler.version, profiler.metric)\n"
+        "for path in sys.argv[1:]:\n"
+        "    profiler = LearnedProfiler.load(path, toy_space())\n"
+        "    print(profiler.profile_batch(test).tobytes().hex() + profiler.std(test).tobytes().hex())\n"
+        "    print(repr(profiler), profiler.version, profiler.metric)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "latency.npz"], capture_output=True, text=True, check=True
-    )
-    values, rest = done.stdout.splitlines()
-    assert values == f"{profiler.profile_batch(test).tobytes().hex()} {profiler.std(test).tobytes().hex()}"
-    assert rest == f"{profiler!r} 1 seen"
-    assert [path.name for path in tmp_path.iterdir()] == ["latency.npz"]
+    paths = [str(tmp_path / f"{kind}.npz") for kind in KINDS]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -357,6 +358,8 @@ def test_arguments_that_do_not_fit() -> None:
         LearnedProfiler(SPACE, transform="square")  # type: ignore[arg-type]
     with pytest.raises(ProfilerError, match="needs a choice|has no choice 'resolution'"):
         LearnedProfiler(SPACE, encoding="slots * resolution")
+    with pytest.raises(ProfilerError, match="update_weight is a number above 0"):
+        LearnedProfiler(SPACE, update_weight=0.0)
     with pytest.raises(ProfilerError, match="metric to learn from"):
         LearnedProfiler(SPACE, metric="")
     with pytest.raises(ProfilerError, match="above 0 and below 1, got 90"):

@@ -12,7 +12,6 @@ import pytest
 from nasmw import Choice, CostTable, Space, spaces
 from nasmw.errors import ProfilerError
 from nasmw.profilers.learned import (
-    Adjacency,
     Costs,
     Counts,
     Given,
@@ -182,7 +181,7 @@ def test_cells_that_read_two_nodes_are_graphs() -> None:
         sources = np.flatnonzero(joined[:, node(f"reduce.node4.op{number}")])
         names = [graphs.nodes[source] for source in sources]
         expected = [f"reduce.input{read}"] if read < 2 else [f"reduce.node{read}.op0", f"reduce.node{read}.op1"]
-        assert names == [name for name in expected if "none" != architecture.get(name)]
+        assert names == [name for name in expected if architecture.get(name) != "none"]
 
 
 def test_a_chain_skips_what_is_inactive() -> None:

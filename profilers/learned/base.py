@@ -63,6 +63,12 @@ class _Fitted:
     table: CostTable | None
 
 
+def _positive(weight: float) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0.0 < weight < np.inf:
+        raise ProfilerError(f"update_weight is a number above 0, got {weight!r}")
+    return weight
+
+
 class LearnedProfiler(Profiler):
     """Predicts a metric, such as the latency on a device, from architectures for which it is known.
 
@@ -83,12 +89,15 @@ class LearnedProfiler(Profiler):
         metric: The name of the raw metric that `update` learns from, as the evaluation returns it; in a search it has
             to differ from `name`. ``"measured_"`` and the name by default.
         transform: ``"log"`` learns logarithms of the values, which must be positive: errors are relative then.
+        update_weight: How much a measurement that `update` adds counts beside one that `fit` was given; more than 1
+            where these come from another device or from a simulation.
         given: Encodings that the text names and that are no ready ones, such as values of the user's own.
 
     Attributes:
         encoding: The encoding.
         metric: As above.
         transform: As above.
+        update_weight: As above.
         frozen: Whether `update` changes nothing.
 
     Raises:
@@ -115,19 +124,23 @@ class LearnedProfiler(Profiler):
         device: str | None = None,
         metric: str | None = None,
         transform: Transform = "none",
+        update_weight: float = 1.0,
         given: Mapping[str, Encoding] | None = None,
     ) -> None:
         if not isinstance(space, Space):
             raise TypeError(f"{type(self).__name__} takes a Space first, got {type(space).__name__}")
         super().__init__(name, unit, space=space, kind="learned", device=device)
         if transform not in get_args(Transform):
-            raise ProfilerError(f"the transform of a learned profiler is one of {get_args(Transform)}, got {transform!r}")
+            raise ProfilerError(
+                f"the transform of a learned profiler is one of {get_args(Transform)}, got {transform!r}"
+            )
         if metric is not None and (not isinstance(metric, str) or not metric):
             raise ProfilerError(f"the metric to learn from is named by a non-empty string, got {metric!r}")
         self.encoding = default_encoding(space) if encoding is None else make_encoding(encoding, given)
         self.encoding.plan(space)
         self.metric = metric or f"measured_{name}"
         self.transform: Transform = transform
+        self.update_weight = float(_positive(update_weight))
         self.frozen = False
         self.table: CostTable | None = None
         self._predictor = make_predictor(predictor)
@@ -164,6 +177,12 @@ class LearnedProfiler(Profiler):
     def predictor(self) -> Predictor:
         """The predictor, as fitted last."""
         return self._predictor if self._fitted is None else self._fitted.predictor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LearnedProfiler:
+        """Return a copy that learns for itself; learning replaces what was learnt, hence both may hold it."""
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
 
     def freeze(self) -> LearnedProfiler:
         """Have `update` change nothing from now on, so that limits may be met by construction; return the profiler.
@@ -223,7 +242,9 @@ class LearnedProfiler(Profiler):
         rows = np.flatnonzero(finished & np.isfinite(values))
         if not len(rows):
             return
-        samples = self._samples + self._checked(outcomes.candidates[rows], values[rows], None, any_number=True)
+        samples = self._samples + self._checked(
+            outcomes.candidates[rows], values[rows], np.full(len(rows), self.update_weight), any_number=True
+        )
         enough = len(samples) >= self._predictor.minimum and np.ptp(samples.values) > 0
         if self._fitted is not None or enough:
             self._learn(samples)
@@ -272,9 +293,10 @@ class LearnedProfiler(Profiler):
     def _candidates(self, architectures: Candidates | Codes | Iterable[Architecture]) -> Candidates:
         space = self._space()
         if isinstance(architectures, Candidates):
-            if architectures.space is not space and getattr(architectures.space, "fingerprint", "") != space.fingerprint:
+            own = architectures.space is space
+            if not own and getattr(architectures.space, "fingerprint", "") != space.fingerprint:
                 raise ProfilerError(f"{self!r} is about {space!r}, and was given candidates of {architectures.space!r}")
-            return architectures if architectures.space is space else Candidates.of(space, architectures.codes)
+            return architectures if own else Candidates.of(space, architectures.codes)
         return space.candidates(architectures)
 
     def _learn(self, samples: Samples) -> None:
@@ -387,6 +409,7 @@ class LearnedProfiler(Profiler):
             "device": self.device,
             "metric": self.metric,
             "transform": self.transform,
+            "update_weight": self.update_weight,
             "frozen": self.frozen,
             "version": self.version,
             "encoding": str(self.encoding),
@@ -425,6 +448,7 @@ class LearnedProfiler(Profiler):
             device=header["device"],
             metric=header["metric"],
             transform=header["transform"],
+            update_weight=header["update_weight"],
             given=given,
         )
         made._restore(path, header, arrays)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import attrs
 import numpy as np
@@ -161,7 +160,9 @@ class Costs(Encoding):
         return kept[space.fingerprint]
 
     def _prepare(self, space: Space) -> _CostPlan:
-        tables = {name: make(space, None) for name, make in space.tables.items()} if self.tables is None else self.tables
+        tables = self.tables
+        if tables is None:
+            tables = {name: make(space, None) for name, make in space.tables.items()}
         if not tables:
             raise ProfilerError(
                 f"{space!r} knows no costs of its networks; give tables, such as "

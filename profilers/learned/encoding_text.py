@@ -10,7 +10,7 @@ from nasmw.errors import ProfilerError, did_you_mean
 from nasmw.profilers.learned.costs import Costs, Counts
 from nasmw.profilers.learned.encodings import Encoding, Interaction, Joined, OneHot, Slots
 from nasmw.profilers.learned.graphs import Adjacency
-from nasmw.profilers.learned.layers import LayerCounts, LayerWork
+from nasmw.profilers.learned.layers import LayerCounts, LayerWork, PlacedCounts
 from nasmw.space import Space
 
 __all__ = ["NAMED", "default_encoding", "make_encoding"]
@@ -23,6 +23,7 @@ NAMED: dict[str, Callable[..., Encoding]] = {
     "counts": Counts,
     "layers": LayerCounts,
     "one_hot": OneHot,
+    "placed": PlacedCounts,
     "slots": Slots,
     "work": LayerWork,
 }

@@ -121,10 +121,10 @@ class GaussianProcess(Predictor):
             likelihood = -0.5 * (whitened**2).sum() - factor.diagonal().log().sum()
             prior = -0.5 * (((logarithms - start) / PRIOR_WIDTH) ** 2).sum()
             result: Tensor = -(likelihood + prior)
-            result.backward()  # type: ignore[no-untyped-call]
+            result.backward()
             return result
 
-        optimizer.step(loss)  # type: ignore[arg-type]
+        optimizer.step(loss)
         found = logarithms.detach().numpy().copy()
         return found if np.isfinite(found).all() else self._start()
 

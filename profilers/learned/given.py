@@ -64,7 +64,9 @@ class Given(Encoding):
         elif callable(values):
             self._function = values
         else:
-            raise TypeError(f"values are given by a function, a pair of codes and numbers, or a mapping, got {values!r}")
+            raise TypeError(
+                f"values are given by a function, a pair of codes and numbers, or a mapping, got {values!r}"
+            )
 
     def _take(self, keys: list[bytes], values: npt.ArrayLike) -> None:
         numbers = np.asarray(values, dtype=np.float64)

@@ -103,7 +103,8 @@ def _cells(space: Space, candidates: Candidates) -> Graphs:
     vocabulary = {INPUT: 0, OUTPUT: 1}
     found = [(match, column) for column, name in enumerate(space.names) if (match := CELL_OPERATION.fullmatch(name))]
     cells = list(dict.fromkeys(match[1] for match, _ in found))
-    numbers = dict(zip((column for _, column in found), _numbered(space, [c for _, c in found], vocabulary), strict=True))
+    columns = [column for _, column in found]
+    numbers = dict(zip(columns, _numbered(space, columns, vocabulary), strict=True))
     names: list[str] = []
     first: dict[str, int] = {}
     for cell in cells:
@@ -178,12 +179,12 @@ def _short(name: str) -> str:
 class Adjacency(Encoding):
     """The graph of an architecture: who feeds whom above the diagonal, and a one-hot of each node's operation.
 
-    See `graphs_of` for what the graph is. Pairs of nodes that are joined in no architecture of a sample, or in all, have
-    no column.
+    See `graphs_of` for what the graph is. Pairs of nodes that are joined in no architecture of a sample, or in all,
+    have no column.
 
     References:
-        The adjacency encoding of Ying et al., NAS-Bench-101: Towards Reproducible Neural Architecture Search, ICML 2019,
-        and White, Neiswanger, Nolen, Savani, A Study on Encodings for Neural Architecture Search, NeurIPS 2020.
+        The adjacency encoding of Ying et al., NAS-Bench-101: Towards Reproducible Neural Architecture Search, ICML
+        2019, and White, Neiswanger, Nolen, Savani, A Study on Encodings for Neural Architecture Search, NeurIPS 2020.
     """
 
     def __str__(self) -> str:

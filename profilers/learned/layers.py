@@ -1,4 +1,4 @@
-"""LayerCounts and LayerWork: encodings of the layers that a network consists of, and of the work that they are."""
+"""LayerCounts, PlacedCounts and LayerWork: encodings of the layers that a network consists of, and of the work that they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 import numpy as np
@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Floats
 from nasmw.errors import ProfilerError
-from nasmw.profilers.learned.encodings import Encoding, Term
+from nasmw.profilers.learned.encodings import Encoding, Term, space_of
 from nasmw.space import Space
 
 if TYPE_CHECKING:
     from nasmw.spaces.layers import Conv, Placed, Size
 
-__all__ = ["LayerCounts", "LayerWork", "Operation", "operations"]
+__all__ = ["LayerCounts", "LayerWork", "Operation", "PlacedCounts", "operations"]
 
 
 @attrs.frozen
@@ -83,23 +83,28 @@ def _convolution(conv: Conv, size: Size) -> Operation:
         kind = f"depthwise{conv.kernel}"
     else:
         kind = f"conv{conv.kernel}" if conv.kernel > 1 else "pointwise"
-    return Operation(
-        kind, cost.macs, cost.params, conv.inputs * size[0] * size[1] + conv.outputs * height * width
-    )
+    return Operation(kind, cost.macs, cost.params, conv.inputs * size[0] * size[1] + conv.outputs * height * width)
 
 
 @attrs.frozen(eq=False)
 class _Plan:
-    """The columns, and of each part of a network its choices, the columns that it has a share in, and its values."""
+    """The columns, what they are divided by, and of each part of a network its choices, its columns and its values."""
 
     names: tuple[str, ...]
+    scale: Floats
     parts: tuple[tuple[tuple[int, ...], npt.NDArray[np.intp], Floats], ...]
 
 
 class _OfLayers(Encoding):
-    """A sum over the layers of a network, as the space describes them."""
+    """A sum over the layers of a network, as the space describes them; each column divided by its greatest value.
+
+    Attributes:
+        text: The name.
+        whole: Whether the greatest value is that of whole networks; else that of one part of them.
+    """
 
     text: ClassVar[str]
+    whole: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return self.text
@@ -133,7 +138,12 @@ class _OfLayers(Encoding):
             own = np.array(sorted(set().union(*rows)), dtype=np.intp)
             values = np.array([[row[column] for column in own] for row in rows], dtype=np.float64)
             found.append((scope, own, values.reshape(*map(len, options), len(own))))
-        return _Plan(tuple(columns), tuple(found))
+        scale = np.zeros(len(columns))
+        for scope, own, values in found:
+            most = values.max(axis=tuple(range(len(scope))))
+            scale[own] = scale[own] + most if self.whole else np.maximum(scale[own], most)
+        scale[scale == 0.0] = 1.0
+        return _Plan(tuple(columns), scale, tuple((scope, own, values / scale[own]) for scope, own, values in found))
 
     def _encode(self, plan: _Plan, candidates: Candidates, active: npt.NDArray[np.bool_]) -> Floats:
         features = np.zeros((len(candidates), len(plan.names)))
@@ -156,24 +166,42 @@ class _OfLayers(Encoding):
 
 
 class LayerCounts(_OfLayers):
-    """How often a network has each layer: layers with the same attributes count together, wherever they are.
+    """How often a network has each layer, and on how many pixels: layers with the same attributes count together.
 
     Blocks of a stage that agree in channels, kernel and expansion cost the same, so a predictor that is told so needs
-    fewer samples. The size of the feature map does not distinguish layers; times a power of the resolution, as in
-    ``"layers + layers * resolution^2"``, it does. For spaces that describe their layers.
+    fewer samples. There are two columns for each layer: its number, and the area of the feature maps that it is applied
+    to (tokens, for what is applied to tokens). For spaces that describe their layers.
 
     Example:
         >>> from nasmw.spaces import compofa
         >>> space = compofa(resolutions=[224])
         >>> len(LayerCounts().names(space))
-        34
+        72
     """
 
     text = "layers"
 
     def _values(self, placed: Placed) -> Mapping[str, float]:
         name, _, _ = placed.key.partition(" on ")
-        return {name: 1.0}
+        area = placed.at if isinstance(placed.at, int) else placed.at[0] * placed.at[1]
+        return {name: 1.0, f"{name} area": float(area)}
+
+
+class PlacedCounts(_OfLayers):
+    """How often a network has each layer on each size of images: a linear predictor learns a lookup table from it.
+
+    For spaces that describe their layers.
+
+    Example:
+        >>> from nasmw.spaces import compofa
+        >>> len(PlacedCounts().names(compofa(resolutions=[192, 224])))
+        72
+    """
+
+    text = "placed"
+
+    def _values(self, placed: Placed) -> Mapping[str, float]:
+        return {placed.image_key: 1.0}
 
 
 class LayerWork(_OfLayers):
@@ -190,6 +218,13 @@ class LayerWork(_OfLayers):
     """
 
     text = "work"
+    whole = True
+
+    def amounts(self, candidates: Candidates) -> Floats:
+        """Return the columns in their own units, not divided by anything, ``(n, p)``."""
+        plan: _Plan = self.plan(space_of(candidates))
+        amounts: Floats = self.encode(candidates).values * plan.scale
+        return amounts
 
     def _values(self, placed: Placed) -> Mapping[str, float]:
         values: Counter[str] = Counter()

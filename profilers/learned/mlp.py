@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MLP"]
 
+LAYER = "layer/"  # before the names of weights among what is learnt
+
 
 def _widths(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(values)
@@ -120,7 +122,7 @@ class MLP(Predictor):
                 optimizer.zero_grad(set_to_none=True)
                 errors = (network(inputs[rows]).squeeze(1) - targets[rows]) ** 2
                 loss = (errors * factors[rows]).mean()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 schedule.step()
                 total += float(loss.detach()) * len(rows)
@@ -128,7 +130,7 @@ class MLP(Predictor):
             if tests is not None:
                 with torch.no_grad():
                     history[epoch, 1] = float(((network(tests[0]).squeeze(1) - tests[1]) ** 2).mean())
-        return {f"layer/{name}": tensor.numpy() for name, tensor in network.state_dict().items()}, history
+        return {f"{LAYER}{name}": tensor.numpy() for name, tensor in network.state_dict().items()}, history
 
     def _made(self, inputs: int, generator: Any = None) -> nn.Sequential:
         """Return a network, its weights drawn as torch does for linear layers, or not drawn at all."""
@@ -153,8 +155,9 @@ class MLP(Predictor):
 
         if self._network is None:
             network = self._made(len(self._arrays["centre"]))
+            layers = {name: array for name, array in self._arrays.items() if name.startswith(LAYER)}
             network.load_state_dict(
-                {name[6:]: torch.from_numpy(array.copy()) for name, array in self._arrays.items() if name.startswith("layer/")}
+                {name[len(LAYER) :]: torch.from_numpy(array.copy()) for name, array in layers.items()}
             )
             self._network = network
         scaled = (features.values - self._arrays["centre"]) / self._arrays["size"]

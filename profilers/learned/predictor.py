@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -128,11 +128,17 @@ class Predictor(ABC):
     @property
     def parameters(self) -> dict[str, Any]:
         """The hyper-parameters, as JSON-able values by name."""
-        return {field.name: getattr(self, field.name) for field in attrs.fields(type(self)) if field.init}
+        return {name: getattr(self, name) for name in _parameter_names(type(self))}
 
     def fresh(self: Self, **changes: Any) -> Self:
         """Return the same predictor with nothing learnt, some hyper-parameters changed."""
         return type(self)(**{**self.parameters, **changes})
+
+
+def _parameter_names(cls: type[Predictor]) -> list[str]:
+    """Return the names of the hyper-parameters of a class of predictors, which is an attrs class."""
+    fields: tuple[Any, ...] = attrs.fields(cast(Any, cls))
+    return [field.name for field in fields if field.init]
 
 
 def predictor_class(kind: str) -> type[Predictor]:
@@ -168,9 +174,8 @@ def make_predictor(predictor: Predictor | str | type[Predictor], **parameters: A
     cls = predictor_class(predictor) if isinstance(predictor, str) else predictor
     if not isinstance(cls, type) or not issubclass(cls, Predictor):
         raise TypeError(f"a predictor is a name such as 'ridge', or a Predictor, got {predictor!r}")
-    known = [field.name for field in attrs.fields(cls) if field.init]
+    known = _parameter_names(cls)
     for name in parameters:
         if name not in known:
             raise ProfilerError(f"the predictor {cls.kind!r} has no parameter {name!r}{did_you_mean(name, known)}")
     return cls(**parameters)
-

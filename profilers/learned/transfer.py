@@ -16,7 +16,7 @@ from nasmw.profiler import Profiler
 from nasmw.profilers.learned import files
 from nasmw.profilers.learned.base import LearnedProfiler, Transform
 from nasmw.profilers.learned.encoding_text import default_encoding, make_encoding
-from nasmw.profilers.learned.encodings import Encoding, Features, Group, Interaction
+from nasmw.profilers.learned.encodings import Encoding, Features, Group
 from nasmw.profilers.learned.layers import LayerCounts, LayerWork
 from nasmw.profilers.learned.predictor import Arrays, LeftOut, Linear, Prediction, Predictor
 from nasmw.profilers.learned.sources import NETWORK, SOURCE, TransferEncoding
@@ -265,14 +265,12 @@ def _solved(model: _Model, values: Floats, target: Floats, weights: Floats) -> _
 def transfer_encoding(space: Space) -> Encoding:
     """Return what corrects a source if nothing else is said.
 
-    The work by kinds of operations and the numbers of layers, where the space describes its layers (the latter also
-    times the square of the resolution, where that is a choice); else the default encoding of learned profilers.
+    The work by kinds of operations, and the layers with their areas, where the space describes its layers; else the
+    default encoding of learned profilers.
     """
     parts = [] if space.parts is None else list(space.parts())
     if not parts or any(part.layers is None for part in parts):
         return default_encoding(space)
-    if len(default_encoding(space).parts) > 1:
-        return LayerWork() + LayerCounts() + Interaction(LayerCounts(), "resolution", 2)
     return LayerWork() + LayerCounts()
 
 
