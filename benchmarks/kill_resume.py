@@ -5,6 +5,7 @@ measurements the log holds. A value that was not recorded before it was used, or
 Trials, measurements, funnel and the order of events must be equal to the last row.
 
     python benchmarks/kill_resume.py --kills 50
+    for strategy in LocalSearch TPE NSGA2; do python benchmarks/kill_resume.py --kills 10 --strategy $strategy; done
 """
 
 from __future__ import annotations
@@ -24,8 +25,35 @@ from typing import Any
 from nasmw import Chain, Choice, Deduplicate, Filter, Penalize, Rank, Search, Space, Trial
 from nasmw.executors import Processes
 from nasmw.profiler import Profiler
-from nasmw.strategies import Evolution
+from nasmw.strategies import (
+    ASHA,
+    NSGA2,
+    TPE,
+    Evolution,
+    Grid,
+    Hyperband,
+    LocalSearch,
+    PredictorGuided,
+    Random,
+    SuccessiveHalving,
+)
 
+BUDGETS = (1, 3, 9)
+STRATEGIES = {
+    type(strategy).__name__: strategy
+    for strategy in (
+        Evolution(population=20, tournament=5),
+        Random(replacement=False),
+        Grid(shuffle=True),
+        LocalSearch(),
+        TPE(),
+        PredictorGuided(),
+        NSGA2(population=20),
+        SuccessiveHalving(BUDGETS),
+        Hyperband(BUDGETS),
+        ASHA(BUDGETS),
+    )
+}
 TABLES = {
     "trials": "SELECT number, candidate, hex(codes), columns, status, metrics, reason FROM trials ORDER BY number",
     "recorded": "SELECT name, hex(codes), value FROM recorded ORDER BY name, codes",
@@ -58,7 +86,7 @@ def evaluate(trial: Trial) -> dict[str, float]:
     return {"accuracy": draw.random() * sum(trial.architecture.values()), "seed": float(trial.seed % 997)}
 
 
-def search(log: Path, trials: int, workers: int) -> None:
+def search(log: Path, trials: int, workers: int, strategy: str) -> None:
     """Run, or go on with, the search that is killed."""
     choices = [Choice("depth", (1, 2, 3, 4))]
     for block in range(4):
@@ -70,7 +98,7 @@ def search(log: Path, trials: int, workers: int) -> None:
     space = Space(choices)
     latency = Moody(space, log)
     chain = Chain(
-        Evolution(population=20, tournament=5),
+        STRATEGIES[strategy],
         Deduplicate(action="replay"),
         Filter(latency <= 100.0),
         Rank(lambda architecture: len(architecture), groups_of=2),
@@ -101,16 +129,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--trials", type=int, default=150)
     parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 runs in one process")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="Evolution")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.log:
-        search(given.log, given.trials, given.workers)
+        search(given.log, given.trials, given.workers, given.strategy)
         return 0
 
     def command(log: Path) -> list[str]:
-        numbers = ["--trials", str(given.trials), "--workers", str(given.workers)]
-        return [sys.executable, str(Path(__file__).resolve()), "--log", str(log), *numbers]
+        settings = ["--trials", str(given.trials), "--workers", str(given.workers), "--strategy", given.strategy]
+        return [sys.executable, str(Path(__file__).resolve()), "--log", str(log), *settings]
 
     instants = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +149,7 @@ def main() -> int:
         duration = time.monotonic() - start
         expected = rows(whole)
         trials, measured = len(expected["trials"]), len(expected["recorded"])
-        print(f"uninterrupted: {trials} trials, {measured} measurements, {duration:.1f} s")
+        print(f"{given.strategy}, uninterrupted: {trials} trials, {measured} measurements, {duration:.1f} s")
         equal, kills, reached = 0, 0, []
         for number in range(given.kills):
             log = Path(folder) / f"{number}.db"

@@ -261,7 +261,7 @@ class TableBase(ABC):
             ProfilerError: If the file is no such table, has a later format, or is about another space.
         """
         what = repr(os.fspath(path))
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if "format" not in file or "fingerprint" not in file:
                 raise ProfilerError(f"{what} is no saved {cls.__name__}")
             if (version := int(file["format"])) > FORMAT:

@@ -207,7 +207,8 @@ class Result:
         """Return which trials are compared, ``(n,)``: those without a budget, and those with the greatest completed."""
         budgets = np.array([trial.columns.get(BUDGET, np.nan) for trial in self.trials])
         greatest = max((trial.columns.get(BUDGET, -np.inf) for trial in self.completed), default=-np.inf)
-        return np.isnan(budgets) | (budgets == greatest)
+        comparable: npt.NDArray[np.bool_] = np.isnan(budgets) | (budgets == greatest)
+        return comparable
 
     @property
     def best(self) -> TrialRecord:

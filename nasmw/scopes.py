@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +125,15 @@ def merge(tables: Iterable[tuple[Scope, Table]], combine: np.ufunc) -> dict[Scop
     return merged
 
 
+class _Group(NamedTuple):
+    """Choices under one condition: the gates with what they allow, the names, those of gates, what options add."""
+
+    condition: list[tuple[str, frozenset[Any]]]
+    names: list[str]
+    guards: list[str]
+    adds: list[tuple[str, int, dict[Any, int]]]
+
+
 class Reader:
     """Reads tables for many rows of codes, or for one architecture.
 
@@ -202,7 +211,7 @@ class Reader:
             self._combine(total, part, out=total)
         return total
 
-    def _plan(self) -> list[tuple[list[tuple[str, Any]], list[tuple[str, Any]]]]:
+    def _plan(self) -> list[_Group]:
         """Return the choices in groups of one condition: the condition, and what each option adds to which index."""
         adds: list[list[tuple[int, dict[Any, int]]]] = [[] for _ in self._space.choices]
         for number, (scope, table) in enumerate(self._tables):
@@ -210,7 +219,8 @@ class Reader:
             for column, stride in zip(scope, strides, strict=True):
                 options = self._space.choices[column].options
                 adds[column].append((number, {option: code * stride for code, option in enumerate(options)}))
-        groups: dict[Any, tuple[list[tuple[str, Any]], list[tuple[str, Any]]]] = {}
+        guards = {gate for gates in self._space.gates for gate in gates}
+        groups: dict[Any, _Group] = {}
         for column, choice in enumerate(self._space.choices):
             gates = self._space.gates[column]
             key = tuple((gate, tuple(sorted(allowed))) for gate, allowed in gates.items())
@@ -219,10 +229,14 @@ class Reader:
                 for gate, allowed in gates.items():
                     options = self._space.choices[gate].options
                     condition.append((self._space.choices[gate].name, frozenset(options[code] for code in allowed)))
-                groups[key] = (condition, [])
+                groups[key] = _Group(condition, [], [], [])
+            group = groups[key]
+            group.names.append(choice.name)
+            if column in guards:
+                group.guards.append(choice.name)
             spare = len(self._tables)  # a choice that no table is about is checked all the same
             own = adds[column] or [(spare, dict.fromkeys(choice.options, 0))]
-            groups[key][1].append((choice.name, own))
+            group.adds.extend((choice.name, number, offsets) for number, offsets in own)
         return list(groups.values())
 
     def one(self, architecture: Architecture) -> list[Any]:
@@ -233,20 +247,22 @@ class Reader:
         """
         index = [0] * (len(self._tables) + 1)
         active: dict[str, Any] = {}
+        count = 0
         try:
-            for condition, members in self._groups:
+            for condition, names, guards, adds in self._groups:
                 for gate, allowed in condition:
                     if active.get(gate, MISSING) not in allowed:
                         break
                 else:
-                    for name, adds in members:
-                        option = active[name] = architecture[name]
-                        for number, offsets in adds:
-                            index[number] += offsets[option]
+                    count += len(names)
+                    for name in guards:
+                        active[name] = architecture[name]
+                    for name, number, offsets in adds:
+                        index[number] += offsets[architecture[name]]
         except (KeyError, TypeError):
             self._space.encode(architecture)  # raises, and says what is wrong
             raise
-        if len(active) != len(architecture):
+        if count != len(architecture):
             self._space.encode(architecture)  # raises for an unknown name; inactive choices may be given
         return [values[at] for values, at in zip(self._lists, index, strict=False)]
 

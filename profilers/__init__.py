@@ -18,12 +18,21 @@ from nasmw.profilers.lookup_file import ChoiceLatencies, LatencyTable
 from nasmw.profilers.lookup_import import read_latency_table
 from nasmw.profilers.measured import TorchLatencyProfiler
 from nasmw.profilers.network import NetworkProfiler
+from nasmw.profilers.nn_meter import NnMeterProfiler
+from nasmw.profilers.nn_meter_build import build_nn_meter
+from nasmw.profilers.nn_meter_predictor import NnMeterPredictor
 from nasmw.profilers.params import ModelSizeProfiler, ParamsProfiler
 
 if TYPE_CHECKING:
+    from nasmw.profilers.config import from_config
     from nasmw.profilers.learned.base import LearnedProfiler
+    from nasmw.profilers.learned.store import PredictorStore
 
-_LATER = {"LearnedProfiler": "nasmw.profilers.learned.base"}
+_LATER = {
+    "LearnedProfiler": "nasmw.profilers.learned.base",
+    "PredictorStore": "nasmw.profilers.learned.store",
+    "from_config": "nasmw.profilers.config",
+}
 """What is imported at its first use only: names, and the modules that have them."""
 
 __all__ = [
@@ -41,13 +50,18 @@ __all__ = [
     "MeasurementStore",
     "ModelSizeProfiler",
     "NetworkProfiler",
+    "NnMeterPredictor",
+    "NnMeterProfiler",
     "ParamsProfiler",
     "PeakMemoryProfiler",
+    "PredictorStore",
     "TorchLatencyProfiler",
     "build_latency_table",
+    "build_nn_meter",
     "count",
     "count_parameters",
     "create_dataset",
+    "from_config",
     "missing_layers",
     "read_latency_table",
     "required_layers",

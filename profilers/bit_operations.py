@@ -84,7 +84,7 @@ class BitOpsProfiler(NetworkProfiler):
             if activation_bits is None
             else Bits(activation_bits, space, other=other_bits, what="activation_bits")
         )
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
         super().__init__(
             space, name, example_input=example_input, resolution=resolution, method=method, progress=progress
         )
@@ -106,16 +106,16 @@ class BitOpsProfiler(NetworkProfiler):
             report_unused(bits, len(pool))
 
     def _note_uncounted(self, names: Iterable[str]) -> None:
-        if self.uncounted == "error" or not self._warned.issuperset(names):
-            self._warned.update(names)
-            report_uncounted(dict.fromkeys(names, 0), self.uncounted, f"{self.name}: networks of {self.space!r}")
+        what = f"{self.name}: networks of {self.space!r}"
+        report_uncounted(dict.fromkeys(names, 0), self.uncounted, what, self._told)
 
     def _count(self, model: nn.Module, architecture: Architecture | None) -> float:
         example = self.example_input
         if architecture is not None:
             example = example.for_architecture(architecture, self.resolution)
         traced = trace(model, example)
-        self._note_uncounted(traced.uncounted)
+        unknown = dict.fromkeys(traced.uncounted, 0)
+        report_uncounted(unknown, self.uncounted, f"{self.name}: a {type(model).__name__}", self._told)
         total = 0
         for layer in layers(model, traced, "macs", {}):
             weights, activations = self._factors(layer, architecture)

@@ -136,8 +136,8 @@ class Bits:
         return self.other
 
     def unused(self) -> list[str]:
-        """Return the patterns and choices that were about no layer so far."""
-        return sorted({*self.rules, *self._choices} - self._used)
+        """Return the patterns, but for ``"*"``, and the choices that were about no layer so far."""
+        return sorted({*self.rules, *self._choices} - self._used - {"*"})
 
 
 def _enclosing(layer: str) -> Iterator[str]:

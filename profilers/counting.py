@@ -150,19 +150,21 @@ def count(model: nn.Module, example: ExampleLike, *, what: str | None = None) ->
     return Count(sum(by_operator.values()), by_operator, unknown, int(counts[NORMALIZATION]), int(counts[POOLING]))
 
 
-def report_uncounted(uncounted: Mapping[str, int], mode: Uncounted, what: str) -> None:
-    """Say which operators a count lacks.
+def report_uncounted(uncounted: Mapping[str, int], mode: Uncounted, what: str, told: set[str]) -> None:
+    """Say which operators a count lacks, each once in a warning.
 
     Args:
         uncounted: The operators, with the number of their calls; 0 where that is not known.
         mode: ``"warn"``, ``"error"`` or ``"ignore"``.
         what: What the message calls the network.
+        told: The operators of which there was a warning before; it grows.
 
     Raises:
         ProfilerError: If there is such an operator and `mode` is ``"error"``.
     """
-    if not uncounted or mode == "ignore":
+    if mode == "ignore" or (told.issuperset(uncounted) if mode == "warn" else not uncounted):
         return
+    told.update(uncounted)
     names = ", ".join(f"{name} ({number} times)" if number else name for name, number in sorted(uncounted.items()))
     message = (
         f"{what} has operators whose multiply-adds are not known and not counted: {names}; the count is too low if "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,17 +116,18 @@ class Meter:
         self.environment: dict[str, Any] = {}
         self._kept: dict[tuple[str, str], Measured] = {}
         self._session: Session | None = None
+        self._closer: weakref.finalize[..., Any] | None = None
         self._owner = os.getpid()
         self._subject: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None}
+        return {**self.__dict__, "_session": None, "_closer": None}
 
     def close(self) -> None:
-        """End the device's process; the next measurement starts another one."""
-        session, self._session = self._session, None
-        if session is not None and self._owner == os.getpid():
-            session.close()
+        """End the device's process; the next measurement starts another one. It ends with this object at the latest."""
+        if self._closer is not None:
+            self._closer()
+        self._session = self._closer = None
 
     # -- what is measured ---------------------------------------------------------------------------------------
 
@@ -226,11 +228,9 @@ class Meter:
         artifacts: dict[str, dict[str, Artifact]] = {}
         for key, make in makes.items():
             artifacts[key] = {name: self.device.export(*make())}
-        if self._session is None or self._owner != os.getpid():
-            self._session, self._owner = self.device.open(), os.getpid()
         found = measure(
             artifacts,
-            [self._session],
+            [self._opened()],
             rounds=self.protocol.rounds,
             runs=self.protocol.runs,
             reference={name: self.reference_ms},
@@ -243,6 +243,18 @@ class Meter:
             key: Measured(latency, spread / IQR_OF_NORMAL)
             for key, latency, spread in zip(found.names, latencies, spreads, strict=True)
         }
+
+    def _opened(self) -> Session:
+        """Return the session, which is kept: a process takes a while to start."""
+        if self._session is None or self._owner != os.getpid():  # a fork shares its parent's process with it
+            self._session, self._owner = self.device.open(), os.getpid()
+            self._closer = weakref.finalize(self, _close, self._session, self._owner)
+        return self._session
+
+
+def _close(session: Session, owner: int) -> None:
+    if owner == os.getpid():
+        session.close()
 
 
 class _Network:

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from nasmw.candidates import Codes
 from nasmw.cost import CostTable, MaxTable
-from nasmw.errors import ProfilerError
 from nasmw.profilers.explain import ABSENT, Explainer, Ints, Leaf, NotDecomposableError, Split, Tree, restrict
 from nasmw.profilers.probe import Metric, Naming, Pool, Sample, find_anchors
 from nasmw.space import Space
@@ -27,6 +26,7 @@ CHANGED_PROBES = 48
 BUDGETS = (750, 3_000)  # probes for each way of naming layers, one way after the other
 VERIFIED = 300
 FLIPPED = 50
+REPEATED = 24  # networks that are built again where no table is right
 MAX_ENTRIES = 4_000_000
 
 Table = CostTable | MaxTable
@@ -91,6 +91,7 @@ def discover(
                 except NotDecomposableError as error:
                     namings.remove(naming)
                     reasons.append(f"layers named by {naming}: {error}")
+        pool.repeat([sample.codes for sample in search.samples.values()][:REPEATED])
         raise NotDecomposableError("; ".join(reasons))
 
 
@@ -138,26 +139,10 @@ class _Search:
         """Probe some networks, one of them twice, and some of them with one choice changed."""
         for codes in self.balanced(FIRST_PROBES):
             self.add(codes)
-        if not self.pool.repeated:
-            self.repeat(next(iter(self.samples.values())).codes)
+        self.pool.repeat([next(iter(self.samples.values())).codes])
         self.change_each()
         for codes in self.pool.observed.values():
             self.add(codes)
-
-    def repeat(self, codes: Codes) -> None:
-        """Probe a network a second time.
-
-        Raises:
-            ProfilerError: If it is another one then.
-        """
-        first, again = self.pool.sample(codes), self.pool.probe(codes)
-        for metric in self.pool.metrics:
-            if [layer.groups for layer in first.layers[metric]] != [layer.groups for layer in again.layers[metric]]:
-                raise ProfilerError(
-                    f"`build` of {self.space!r} is random: it gave two different networks for "
-                    f"{self.space.decode(codes)!r}; a network must follow from its architecture"
-                )
-        self.pool.repeated = True
 
     def change_each(self) -> None:
         """Probe pairs of networks that differ in one choice, one pair for each choice or for many of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, get_args
 
 from nasmw.candidates import Architecture
@@ -67,7 +67,7 @@ class FlopsProfiler(NetworkProfiler):
         if uncounted not in get_args(Uncounted):
             raise ProfilerError(f"`uncounted` is one of {get_args(Uncounted)}, got {uncounted!r}")
         self.uncounted: Uncounted = uncounted
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
         super().__init__(
             space,
             name,
@@ -92,16 +92,12 @@ class FlopsProfiler(NetworkProfiler):
 
     def _count(self, model: nn.Module, architecture: Architecture | None) -> float:
         counted = self.count(model, architecture)
-        self._report(counted.uncounted, f"a {type(model).__name__}")
+        report_uncounted(counted.uncounted, self.uncounted, f"{self.name}: a {type(model).__name__}", self._told)
         return float(counted.macs)
 
     def _note_uncounted(self, names: Iterable[str]) -> None:
-        self._report(dict.fromkeys(names, 0), f"networks of {self.space!r}")
-
-    def _report(self, uncounted: Mapping[str, int], what: str) -> None:
-        if self.uncounted == "error" or not self._warned.issuperset(uncounted):
-            self._warned.update(uncounted)
-            report_uncounted(uncounted, self.uncounted, f"{self.name}: {what}")
+        what = f"{self.name}: networks of {self.space!r}"
+        report_uncounted(dict.fromkeys(names, 0), self.uncounted, what, self._told)
 
     def _recount(self, model: nn.Module, architecture: Architecture) -> float:
         example = self.example_input.for_architecture(architecture, self.resolution)

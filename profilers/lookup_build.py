@@ -68,7 +68,8 @@ def build_latency_table(
         progress: Whether to show what is measured.
 
     Raises:
-        ProfilerError: If the space cannot build networks; if it describes its layers for images of another size.
+        ProfilerError: If the space cannot build networks; if it describes its layers for images of another size; if
+            the measurements are too noisy to fit anything to.
         DeviceError: If the device fails.
 
     Example:
@@ -95,6 +96,11 @@ def build_latency_table(
         described = space.parts is not None and all(part.layers is not None for part in space.parts())
         build = _from_layers if described else _from_choices
         entries, fit, about = build(meter, sample, seed, progress)
+        if not fit.parts.any():
+            raise ProfilerError(
+                f"what {len(sample)} networks of {space!r} took on {meter.device!r} has nothing to do with what their "
+                "parts took: the machine was busy, or these are too few; measure on a quiet machine, into another store"
+            )
     finally:
         meter.close()
     return LatencyTable(

@@ -18,6 +18,7 @@ NOISE = 0.02
 STRAYS = (0.0, 0.05, 0.2)
 """By how much, relatively, the latency of a part may stray from what its features say."""
 CONSTANT = 1e-9
+ROUNDING = 1e-5
 
 
 def non_negative_least_squares(matrix: Floats, target: Floats) -> Floats:
@@ -158,7 +159,7 @@ def cross_validated(
             predicted[left_out] = counts[left_out] @ parts + overhead
         error = float(np.sqrt(np.mean((predicted / latencies - 1.0) ** 2)))
         # A model with more in it has to be better by more than chance.
-        if best is None or error < 0.97 * best.relative_error:
+        if best is None or error < 0.97 * best.relative_error - ROUNDING:
             parts, overhead = model.fit(counts, latencies)
             best = Fit(parts, overhead, error, model.text, predicted)
     assert best is not None

@@ -19,7 +19,7 @@ from nasmw.profilers.cache import Kept, load_table, save_table, table_path
 from nasmw.profilers.discover import VERIFIED, discover
 from nasmw.profilers.explain import NotDecomposableError
 from nasmw.profilers.inputs import ExampleInput, ExampleLike, check_resolution
-from nasmw.profilers.probe import Metric, Pool, Sample, forget_pools, shared_pool
+from nasmw.profilers.probe import Metric, Pool, Sample, forget_pools, random_build, shared_pool
 from nasmw.space import Space
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ class NetworkProfiler(Profiler):
             return declared * self.factor
         counted = [self._value(row) for row in fixed.codes]
         if self.method == "count":
+            if self._built(fixed.codes[0], seed=1) != counted[0]:
+                raise ProfilerError(random_build(space, fixed.codes[0]))
             return None
         if len(pool) and self._traced(pool, fixed) != counted:  # `build` is not what it was when these were probed
             forget_pools(space)
@@ -191,6 +193,7 @@ class NetworkProfiler(Profiler):
         """Return the tables from the disk, or by probing."""
         traced = self._traced(pool, fixed)
         if traced != counted:
+            pool.repeat([*fixed.codes] * FIXED)
             raise NotDecomposableError(f"run on shapes alone its networks give {traced}, run on data {counted}")
         path = self._path(space)
         kept = None if path is None else load_table(path, space, maximum=self.metric == "memory")
@@ -239,15 +242,20 @@ class NetworkProfiler(Profiler):
     def _value(self, row: Codes) -> float:
         key = row.tobytes()
         if key not in self._values:
-            space = self._space()
-            architecture = space.decode(row)
-            with torch.random.fork_rng(devices=[]):  # initial weights are drawn from the random state of the run
-                model = space.build(architecture)
-            value = float(self._count(model, architecture))
+            value = self._built(row)
             if len(self._values) >= REMEMBERED:
                 del self._values[next(iter(self._values))]
             self._values[key] = value
         return self._values[key]
+
+    def _built(self, row: Codes, seed: int = 0) -> float:
+        """Return the value of a network that is built for it, under another random state than that of the run."""
+        space = self._space()
+        architecture = space.decode(row)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = space.build(architecture)
+        return float(self._count(model, architecture))
 
     @property
     def auditors(self) -> tuple[Profiler, ...]:

@@ -56,8 +56,8 @@ BLOCKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """For each kind of kernel nn-Meter's network of one, and what it is told: the first features, in order."""
 NOTHING = "nothing"
 LEAST_SHARE = 0.05  # of what a kernel took by itself is its own, however long an empty inference takes
-FREEDOM = 0.5  # how far the factor of a kind of kernel is expected to stray from that of all of them
-NOISE = 0.05  # the relative error that is expected of a network
+BONDS = (0.03, 0.1, 0.3, 1.0)
+"""How strongly factors are drawn to a common one; the strength with the least error on networks left out is taken."""
 
 
 def build_nn_meter(
@@ -189,8 +189,8 @@ def _forests(
 ) -> tuple[dict[str, Forest], dict[str, float | None]]:
     """Return a forest for each kind of kernel, and the median of its relative errors on kernels left out of trees.
 
-    `every` is how many kernels of each kind there are, None where that is not known. Of a kind of which every kernel was measured, each tree sees all of them: it has nothing to interpolate, and no
-    such error.
+    `every` is how many kernels of each kind there are, None where that is not known. Of a kind of which all were
+    measured, each tree sees all of them: it has nothing to interpolate, and no such error.
     """
     forests: dict[str, Forest] = {}
     errors: dict[str, float | None] = {}
@@ -228,15 +228,15 @@ def calibrated(
         for kernel, value in zip(kernels, predictor.latency(kernels), strict=True):
             row[kinds.index(kernel.predictor)] += value
     target = np.maximum(milliseconds - predictor.overhead_ms, LEAST_SHARE * milliseconds)
-    factors = _factors(shares, target)
-    outside = np.empty(len(networks))
-    for number in range(len(networks)):
-        others = np.arange(len(networks)) != number
-        outside[number] = shares[number] @ _factors(shares[others], target[others])
-    relative = (predictor.overhead_ms + outside) / milliseconds - 1.0
+    relative, bond = min(
+        ((_left_out(shares, target, bond) / milliseconds, bond) for bond in BONDS),
+        key=lambda found: float(np.mean(found[0] ** 2)),
+    )
+    factors = _factors(shares, target, bond)
     raw = (predictor.overhead_ms + shares.sum(axis=1)) / milliseconds - 1.0
     about = {
         "networks": len(networks),
+        "bond": bond,
         "mean_absolute_relative_error": float(np.abs(relative).mean()),
         "mean_absolute_relative_error_uncalibrated": float(np.abs(raw).mean()),
     }
@@ -251,15 +251,28 @@ def calibrated(
     )
 
 
-def _factors(shares: Floats, target: Floats) -> Floats:
+def _left_out(shares: Floats, target: Floats, bond: float) -> Floats:
+    """Return by how much each network is predicted wrong by factors that were fitted to the others, ``(n,)``."""
+    errors = np.empty(len(target))
+    for number in range(len(target)):
+        others = np.arange(len(target)) != number
+        errors[number] = shares[number] @ _factors(shares[others], target[others], bond) - target[number]
+    return errors
+
+
+def _factors(shares: Floats, target: Floats, bond: float) -> Floats:
     """Return the factors of the kinds of kernels, ``(kinds,)``, that fit networks with small relative errors.
 
-    Errors of `NOISE` are as unlikely as factors that stray by `FREEDOM` from the one that fits all kinds alike.
+    Args:
+        shares: What each kind of kernel is predicted to take in each network, ``(n, kinds)``.
+        target: What each network took beyond the overhead, ``(n,)``.
+        bond: The weight of a factor's relative distance from the one that fits all kinds alike, beside that of an
+            error.
     """
     from scipy.optimize import nnls
 
     common = float(np.median(target / shares.sum(axis=1)))
-    prior = NOISE / FREEDOM * np.eye(shares.shape[1])
+    prior = bond * np.eye(shares.shape[1])
     rows = np.concatenate([common * shares / target[:, None], prior])
     wanted = np.concatenate([np.ones(len(target)), prior.sum(axis=1)])
     found: Floats = common * nnls(rows, wanted)[0]

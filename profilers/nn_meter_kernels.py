@@ -13,8 +13,8 @@ import attrs
 import torch
 from torch import nn
 
-from nasmw.devices.tracing import Node, UnsupportedOperator, Value, trace
-from nasmw.errors import ProfilerError
+from nasmw.devices.tracing import Graph, Node, UnsupportedOperatorError, Value, trace
+from nasmw.errors import DeviceError, ProfilerError
 from nasmw.profilers.nn_meter_package import detector, package
 
 __all__ = ["FOLDED", "Kernel", "kernels_of", "to_ir"]
@@ -103,28 +103,38 @@ def to_ir(model: nn.Module, example: torch.Tensor) -> IR:
             + (f"of shape {tuple(example.shape)}" if isinstance(example, torch.Tensor) else f"that is {example!r}")
         )
     try:
-        graph = trace(model, example, NODES)
-        ir: IR = {}
-        names: dict[Value, str] = {}
-        for value in graph.inputs:
-            names[value] = f"input{value.number}"
-            ir[names[value]] = _node("Placeholder", {}, [], [value], [])
-        for node in graph.nodes:
-            kind, attributes = NODES[node.operator](node)
-            values = list(node.inputs())
-            if kind is None:
-                names.update(dict.fromkeys(node.outputs, names[values[0]]))
-                continue
-            name = f"{kind}{node.outputs[0].number}"
-            names.update(dict.fromkeys(node.outputs, name))
-            sources = [names[value] for value in values]
-            ir[name] = _node(kind, attributes, values, node.outputs, sources)
-            for source in dict.fromkeys(sources):
-                ir[source]["outbounds"].append(name)
-    except UnsupportedOperator as error:
+        return _ir(trace(model, example, NODES))
+    except UnsupportedOperatorError as error:
         raise ProfilerError(
             f"nn-Meter has no kernel for {error} in a {type(model).__name__}; its latency would count as 0"
         ) from None
+    except DeviceError as error:
+        raise ProfilerError(f"nn-Meter cannot take a network apart: {error}") from error
+    except Exception as error:
+        raise ProfilerError(
+            f"a {type(model).__name__} does not run on an example of shape {tuple(example.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _ir(graph: Graph) -> IR:
+    ir: IR = {}
+    names: dict[Value, str] = {}
+    for value in graph.inputs:
+        names[value] = f"input{value.number}"
+        ir[names[value]] = _node("Placeholder", {}, [], [value], [])
+    for node in graph.nodes:
+        kind, attributes = NODES[node.operator](node)
+        values = list(node.inputs())
+        if kind is None:
+            names.update(dict.fromkeys(node.outputs, names[values[0]]))
+            continue
+        name = f"{kind}{node.outputs[0].number}"
+        names.update(dict.fromkeys(node.outputs, name))
+        sources = list(dict.fromkeys(names[value] for value in values))
+        ir[name] = _node(kind, attributes, values, node.outputs, sources)
+        for source in sources:
+            ir[source]["outbounds"].append(name)
     return ir
 
 
@@ -137,14 +147,16 @@ def _node(
         "input_shape": [_channels_last(value.shape) for value in inputs],
         "output_shape": [_channels_last(value.shape) for value in outputs],
     }
-    return {"attr": attr, "inbounds": list(dict.fromkeys(sources)), "outbounds": []}
+    return {"attr": attr, "inbounds": sources, "outbounds": []}
 
 
 def _channels_last(shape: Sequence[int]) -> list[int]:
     if len(shape) != 4:
         return list(shape)
     if shape[2] != shape[3]:
-        raise UnsupportedOperator(f"an operator on a map of {shape[2]}x{shape[3]}", "nn-Meter knows square maps only")
+        raise UnsupportedOperatorError(
+            f"an operator on a map of {shape[2]}x{shape[3]}", "nn-Meter knows square maps only"
+        )
     return [shape[0], shape[2], shape[3], shape[1]]
 
 
@@ -158,7 +170,7 @@ def _one(node: Node, what: str, numbers: Any) -> int:
     """Return the number that all axes have in common."""
     found = set(numbers) if isinstance(numbers, (list, tuple)) else {numbers}
     if len(found) != 1:
-        raise UnsupportedOperator(node.operator, f"its {what} is {numbers}, nn-Meter knows equal ones only")
+        raise UnsupportedOperatorError(node.operator, f"its {what} is {numbers}, nn-Meter knows equal ones only")
     return int(found.pop())
 
 
@@ -166,9 +178,9 @@ def _conv(node: Node) -> Emitted:
     given = node.arguments
     channels, outputs, groups = given["input"].shape[1], node.output.shape[1], given["groups"]
     if _one(node, "dilation", given["dilation"]) != 1:
-        raise UnsupportedOperator("a dilated conv2d", "nn-Meter takes it for one that is not")
+        raise UnsupportedOperatorError("a dilated conv2d", "nn-Meter takes it for one that is not")
     if groups > 1 and not channels == outputs == groups:
-        raise UnsupportedOperator(f"a conv2d of {groups} groups", "nn-Meter knows dense and depthwise ones")
+        raise UnsupportedOperatorError(f"a conv2d of {groups} groups", "nn-Meter knows dense and depthwise ones")
     kernel = _one(node, "kernel", given["weight"].shape[2:])
     stride = _one(node, "stride", given["stride"])
     return "conv", {"ks": [kernel, kernel], "strides": [stride, stride], "group": groups}
@@ -179,7 +191,7 @@ def _pool(kind: str) -> Callable[[Node], Emitted]:
         kernel = _one(node, "kernel", node.arguments["kernel_size"])
         stride = _one(node, "stride", node.arguments["stride"] or [kernel])
         if _one(node, "dilation", node.arguments.get("dilation", 1)) != 1:
-            raise UnsupportedOperator(node.operator, "it is dilated")
+            raise UnsupportedOperatorError(node.operator, "it is dilated")
         return kind, {"ks": [kernel, kernel], "strides": [stride, stride]}
 
     return pool
@@ -187,20 +199,22 @@ def _pool(kind: str) -> Callable[[Node], Emitted]:
 
 def _adaptive_pool(node: Node) -> Emitted:
     if _one(node, "output size", node.arguments["output_size"]) != 1:
-        raise UnsupportedOperator(node.operator, "nn-Meter knows global pooling only")
+        raise UnsupportedOperatorError(node.operator, "nn-Meter knows global pooling only")
     return "gap", {}
 
 
 def _mean(node: Node) -> Emitted:
     shape, axes = node.arguments["self"].shape, node.arguments["dim"] or []
     if len(shape) != 4 or {axis % 4 for axis in axes} != {2, 3}:
-        raise UnsupportedOperator("mean", f"over the axes {axes} of {len(shape)}; nn-Meter knows it over images only")
+        raise UnsupportedOperatorError(
+            "mean", f"over the axes {axes} of {len(shape)}; nn-Meter knows it over images only"
+        )
     return "gap", {}
 
 
 def _linear(node: Node) -> Emitted:
     if len(node.arguments["input"].shape) != 2:
-        raise UnsupportedOperator("linear", "nn-Meter knows it on one row only")
+        raise UnsupportedOperatorError("linear", "nn-Meter knows it on one row only")
     return "fc", {}
 
 
@@ -214,21 +228,21 @@ def _binary(kind: str) -> Callable[[Node], Emitted]:
 def _clamp(node: Node) -> Emitted:
     least = node.arguments.get("min_val", node.arguments.get("min"))
     if least != 0:
-        raise UnsupportedOperator(node.operator, f"from {least}; nn-Meter knows it from 0 only")
+        raise UnsupportedOperatorError(node.operator, f"from {least}; nn-Meter knows it from 0 only")
     return "relu", {}
 
 
 def _concat(node: Node) -> Emitted:
     inputs = node.arguments["tensors"]
     if node.arguments["dim"] % 4 != 1 or len(node.output.shape) != 4 or len(inputs) > 4:
-        raise UnsupportedOperator("cat", "nn-Meter knows it of up to four maps, along their channels")
+        raise UnsupportedOperatorError("cat", "nn-Meter knows it of up to four maps, along their channels")
     return "concat", {}
 
 
 def _split(node: Node) -> Emitted:
     shapes = [output.shape for output in node.outputs]
     if node.arguments["dim"] % 4 != 1 or len(shapes) != 2 or len(shapes[0]) != 4 or shapes[0] != shapes[1]:
-        raise UnsupportedOperator(node.operator, "nn-Meter knows it into two halves of the channels only")
+        raise UnsupportedOperatorError(node.operator, "nn-Meter knows it into two halves of the channels only")
     return "split", {"split_dim": 3}
 
 
@@ -237,7 +251,7 @@ def _reshape(node: Node) -> Emitted:
     (given,) = node.inputs()
     before, after = ([size for size in value.shape if size > 1] for value in (given, node.output))
     if before != after and len(after) > 1:
-        raise UnsupportedOperator(node.operator, f"from {given.shape} to {node.output.shape}")
+        raise UnsupportedOperatorError(node.operator, f"from {given.shape} to {node.output.shape}")
     return None, {}
 
 

@@ -59,7 +59,7 @@ def package() -> Package:
     Raises:
         MissingExtraError: If nn-Meter, or the setuptools that it needs, is not installed.
     """
-    if "nn_meter" in sys.modules and sys.modules["nn_meter"] is not None:
+    if sys.modules.get("nn_meter") is not None:
         return _import()
     with _isolated():
         found = _import()
@@ -84,8 +84,10 @@ def _import() -> Package:
                 blocks=importlib.import_module(f"{BUILDER}.nn_modules.torch_networks.blocks"),
             )
     except ModuleNotFoundError as error:
-        missing = "setuptools<81" if error.name == "pkg_resources" else error.name or "nn-meter"
-        raise MissingExtraError("nn-meter" if missing == "nn_meter" else missing, EXTRA) from error
+        name = (error.name or "").partition(".")[0]
+        raise MissingExtraError(
+            {"pkg_resources": "setuptools<81", "nn_meter": "nn-meter"}.get(name, name), EXTRA
+        ) from error
 
 
 @contextmanager

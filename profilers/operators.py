@@ -168,23 +168,24 @@ BLOCKS = ("prim::If", "prim::Loop", "prim::CallMethod", "prim::fork")
 
 _FREE_NAMES = """
 all alpha_dropout amax amin aminmax any arange argmax argmin argsort bernoulli bincount Bool bucketize cat
-channel_shuffle col2im concat concatenate constant_pad_nd copy copy_ count_nonzero cross cummax cummin cumprod
-cumsum cumsum_ diag diag_embed diff dropout dropout_ dstack einsum_path embedding embedding_bag empty empty_like eye
-feature_alpha_dropout feature_dropout fill fill_ flip fliplr flipud Float FloatImplicit floor_divide frobenius_norm
-full full_like gather glu grid_sampler hardswish hardswish_ hstack im2col index index_add index_copy index_fill
-index_put index_put_ index_select Int IntImplicit isin item kthvalue len linalg_vector_norm linspace log_sigmoid
-log_softmax logcumsumexp logsumexp masked_scatter masked_select max_unpool2d mean median meshgrid mode multinomial
-nanmean nansum native_dropout new_empty new_full new_ones new_zeros nonzero norm normal normal_ normalize one_hot
-ones ones_like outer pad pixel_shuffle pixel_unshuffle poisson prelu prod quantile rand rand_like randint randn
-randn_like randperm reflection_pad1d reflection_pad2d reflection_pad3d relu6_ repeat repeat_interleave
-replication_pad1d replication_pad2d replication_pad3d roll rot90 rrelu_ scalar_tensor ScalarImplicit scatter
-scatter_ scatter_add scatter_add_ scatter_reduce searchsorted size slice softmax sort split stack std std_mean sum
-take take_along_dim tensor tile topk tril tril_indices triu triu_indices type_as unique unique_consecutive
+channel_shuffle col2im concat concatenate constant_pad_nd copy copy_ count_nonzero cross cummax cummin cumprod cumsum
+cumsum_ diag diag_embed diff dropout dropout_ dstack einsum_path embedding embedding_bag empty empty_like eye
+fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine
+fake_quantize_per_tensor_affine_cachemask feature_alpha_dropout feature_dropout fill fill_ flip fliplr flipud Float
+FloatImplicit floor_divide frobenius_norm full full_like gather glu grid_sampler hardswish hardswish_ hstack im2col
+index index_add index_copy index_fill index_put index_put_ index_select Int IntImplicit isin item kthvalue len
+linalg_vector_norm linspace log_sigmoid log_softmax logcumsumexp logsumexp masked_scatter masked_select max_unpool2d
+mean median meshgrid mode multinomial nanmean nansum native_dropout new_empty new_full new_ones new_zeros nonzero norm
+normal normal_ normalize one_hot ones ones_like outer pad pixel_shuffle pixel_unshuffle poisson prelu prod quantile
+rand rand_like randint randn randn_like randperm reflection_pad1d reflection_pad2d reflection_pad3d relu6_ repeat
+repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll rot90 rrelu_ scalar_tensor ScalarImplicit
+scatter scatter_ scatter_add scatter_add_ scatter_reduce searchsorted size slice softmax sort split stack std std_mean
+sum take take_along_dim tensor tile topk tril tril_indices triu triu_indices type_as unique unique_consecutive
 unsafe_chunk unsafe_split unsqueeze_ upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
 upsample_nearest2d upsample_nearest3d upsample_nearest_exact2d upsample_trilinear3d var var_mean vstack warn zero_
 zeros zeros_like __and__ __getitem__ __is__ __isnot__ __not__ __or__ _assert_async _cast_Float _cast_Half
-_pack_padded_sequence _pad_packed_sequence _shape_as_tensor _softmax _unique2 _upsample_nearest_exact1d
-_upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm
+_pack_padded_sequence _pad_packed_sequence _prelu_kernel _safe_softmax _shape_as_tensor _softmax _unique2 _unsafe_view
+_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm
 """
 _FREE = frozenset(_FREE_NAMES.split())
 

@@ -20,7 +20,7 @@ from nasmw.profilers.inputs import ExampleInput
 from nasmw.profilers.shapes import Trace, trace, unfilled
 from nasmw.space import Space
 
-__all__ = ["Layer", "Metric", "Naming", "Pool", "Sample", "forget_pools", "layers", "shared_pool"]
+__all__ = ["Layer", "Metric", "Naming", "Pool", "Sample", "forget_pools", "layers", "random_build", "shared_pool"]
 
 Metric = Literal["macs", "params", "elements", "activations", "memory", "weight_bits", "bit_operations"]
 OF_TENSORS: tuple[Metric, ...] = ("params", "elements")
@@ -245,7 +245,6 @@ class Pool:
     Attributes:
         uncounted: The operators that nothing is known about.
         observed: The rows of codes that tables were made from, in order, for a later metric to start with.
-        repeated: Whether a network was built a second time and was the same.
         rounds: How many rounds of fresh networks tables were compared with; those of a round that is yet to come are
             known to no table.
     """
@@ -266,9 +265,9 @@ class Pool:
         self.float_bytes = float_bytes
         self.uncounted: set[str] = set()
         self.observed: dict[bytes, Codes] = {}
-        self.repeated = False
         self.rounds = 0
         self._empty = True
+        self._builds = 0
         self._samples: dict[bytes, Sample] = {}
         self._layers: dict[Layer, Layer] = {}
 
@@ -281,6 +280,18 @@ class Pool:
         if key not in self._samples:
             self._samples[key] = self.probe(codes)
         return self._samples[key]
+
+    def repeat(self, rows: Iterable[Codes]) -> None:
+        """Probe networks a second time.
+
+        Raises:
+            ProfilerError: If one is another one then; names it.
+        """
+        for codes in rows:
+            first, again = self.sample(codes), self.probe(codes)
+            for metric in self.metrics:
+                if [layer.groups for layer in first.layers[metric]] != [layer.groups for layer in again.layers[metric]]:
+                    raise ProfilerError(random_build(self.space, codes))
 
     def probe(self, codes: Codes) -> Sample:
         """Build the network of one row of codes and return what it is made of, without keeping that.
@@ -296,7 +307,11 @@ class Pool:
         traced = None
         if self.example is not None:
             example = self.example.for_architecture(architecture, self.resolution)
-            traced = trace(model, example, live="memory" in self.metrics, float_bytes=self.float_bytes, keep=False)
+            live = "memory" in self.metrics
+            try:
+                traced = trace(model, example, live=live, float_bytes=self.float_bytes, keep=False)
+            except ProfilerError as error:
+                raise ProfilerError(f"the network of {architecture!r} cannot be probed: {error}") from error
             self.uncounted |= traced.uncounted
         found = {metric: self._shared(layers(model, traced, metric, made)) for metric in self.metrics}
         reads = tuple((self.space.column(name), number) for name, number in watch.reads)
@@ -313,6 +328,8 @@ class Pool:
             return _Reads(complete, watch)
 
         with torch.random.fork_rng(devices=[]):
+            self._builds += 1
+            torch.default_generator.manual_seed(self._builds)  # a `build` that draws shows that it does
             if self._empty:
                 try:
                     with unfilled(), watch.watching():
@@ -321,6 +338,14 @@ class Pool:
                     self._empty = False
             with watch.watching():
                 return self.space.build(architecture, seen_as=seen_as)
+
+
+def random_build(space: Space, codes: Codes) -> str:
+    """Return the message about a `build` that is random."""
+    return (
+        f"`build` of {space!r} is random: it gave two different networks for {space.decode(codes)!r}; a network must "
+        "follow from its architecture"
+    )
 
 
 class _Pools(dict[Any, Pool]):

@@ -107,7 +107,7 @@ def build_convolution(architecture: dict[str, Any]) -> torch.nn.Module:
 
 def test_resolution_is_part_of_what_is_measured(tmp_path: Path) -> None:
     space = Space([Choice("resolution", (8, 16))], build_convolution)
-    profiler, device = made(tmp_path / "m.db", space=space)
+    profiler, _ = made(tmp_path / "m.db", space=space)
     small, large = (profiler.profile({"resolution": size}) for size in (8, 16))
     assert small == pytest.approx(0.2 + 0.01 + 4 * 27 * 36e-6)
     assert large == pytest.approx(0.2 + 0.01 + 4 * 27 * 196e-6)
@@ -307,6 +307,8 @@ def test_refusals_of_datasets(tmp_path: Path) -> None:
     with pytest.raises(ProfilerError, match="lacks the arrays"):
         MeasuredDataset.load(tmp_path / "other.npz")
     header = json.dumps({})
-    np.savez(tmp_path / "l.npz", format=9, header=header, codes=np.zeros(1), latency_ms=np.zeros(1), spread_ms=np.zeros(1))
+    np.savez(
+        tmp_path / "l.npz", format=9, header=header, codes=np.zeros(1), latency_ms=np.zeros(1), spread_ms=np.zeros(1)
+    )
     with pytest.raises(ProfilerError, match="has format 9"):
         MeasuredDataset.load(tmp_path / "l.npz")

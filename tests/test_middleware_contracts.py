@@ -21,6 +21,7 @@ from nasmw.middleware import (
     Reward,
     Tap,
     TimeLimit,
+    Verify,
 )
 from nasmw.objective import Objective
 from nasmw.search import Search
@@ -31,6 +32,7 @@ from nasmw.testing import MiddlewareContract, TableProfiler, toy_space
 SPACE = toy_space()
 COST = TableProfiler(SPACE)
 OTHER = TableProfiler(SPACE, name="other", seed=1)
+UNSURE = TableProfiler(SPACE, name="unsure", std=4.0)
 
 
 EARLIER = Search(SPACE, Random(), lambda trial: 0.5, seed=9, progress=False).run(trials=20)
@@ -65,6 +67,23 @@ class TestFilterTellsBadScore(MiddlewareContract):
 
     def make(self):
         return Filter(COST.at_most("50%"), recorded(narrow), tell="bad score")
+
+
+class TestFilterWithMargin(MiddlewareContract):
+    pushes = True
+
+    def make(self):
+        return Filter(UNSURE <= 60, OTHER <= 90, margin=2.0)
+
+
+class TestVerify(MiddlewareContract):
+    def make(self):
+        return Verify(UNSURE <= 60, OTHER, margin=1.0, patience=500)
+
+
+class TestVerifyFew(MiddlewareContract):
+    def make(self):
+        return Verify((UNSURE <= 60) & (UNSURE >= 10), OTHER, at_most=0.3, patience=500)
 
 
 class TestFilterTellsNumber(MiddlewareContract):

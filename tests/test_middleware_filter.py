@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nasmw.candidates import Outcomes, Status
+from nasmw.constraint import Constraint
 from nasmw.context import Context, recorded
 from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.middleware import Chain, Filter
@@ -306,3 +307,100 @@ def test_a_profiler_that_gives_nan_is_an_error():
 def test_profilers_are_listed_once():
     other = TableProfiler(SPACE, name="other", seed=1)
     assert Filter((COST >= 5) & (COST <= 50), other <= 60, lambda a: True).profilers == (COST, other)
+
+
+class Unsure(Counting):
+    """A profiler with an error of its own."""
+
+    def __init__(self, std=1.0, kind="learned", name="latency"):
+        super().__init__(name, kind)
+        self.error = std
+
+    def std(self, candidates):
+        return None if self.error is None else np.full(len(candidates), self.error)
+
+
+class Share(Unsure):
+    """A profiler whose error is a share of its values."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.relative_error = share
+
+    def std(self, candidates):
+        return self.relative_error * self.profile_batch(candidates)
+
+
+def test_margin_keeps_away_from_the_limit_by_the_profilers_own_error():
+    chain, _, inner, context = start(Unsure(2.0) <= 13, margin=2.0)
+    assert widths(chain.ask(4)) == [4, 8]
+    assert Outcomes.join(list(inner.told)).reasons == ("latency + 2 std = 16 > 13", "latency + 2 std = 20 > 13")
+    assert dict(context.funnel.counts) == {("Filter", "infeasible", "latency + 2 std <= 13"): 2}
+    chain, _, inner, _ = start((Unsure(2.0) >= 7) & (Unsure(1.5) <= 15), margin=2.0)
+    assert widths(chain.ask(4)) == [12]
+    assert inner.told[0].reasons[0] == "latency - 2 std = 0 < 7"
+
+
+def test_margin_of_a_share_is_a_lower_limit_and_is_offered_as_such():
+    chain, stage, inner, context = start(Share(0.1) <= 13, margin=2.0, honours=True)
+    assert widths(chain.ask(4)) == [4, 8]
+    (offered,) = inner.offered
+    assert offered.high == pytest.approx(13 / 1.2) and stage.honoured == (offered,)
+    assert dict(context.funnel.counts) == {("Filter", "infeasible", "latency + 2 std <= 13"): 2}
+    _, _, inner, _ = start(Share(0.1) >= 8, margin=2.0)
+    assert inner.offered[0].low == pytest.approx(10)
+
+
+def test_margin_of_another_error_offers_the_limit_itself_and_checks():
+    chain, _, inner, _ = start(Unsure(2.0) <= 13, margin=2.0, honours=True)
+    assert inner.offered[0].high == 13
+    assert widths(chain.ask(4)) == [4, 8]
+
+
+def test_margin_agrees_with_a_check_by_hand():
+    values = np.array([4.0, 8.0, 12.0, 16.0])
+    for share in (0.02, 0.1, 0.4):
+        for margin in (0.5, 1.0, 2.0):
+            for limit in (7.0, 12.0, 13.0):
+                try:
+                    chain, *_ = start(Share(share) <= limit, margin=margin)
+                except ConstraintError:
+                    passing = []
+                else:
+                    passing = widths(chain.ask(4))
+                assert passing == values[values + margin * share * values <= limit].tolist()
+
+
+def test_margin_leaves_exact_values_alone():
+    chain, *_ = start(COST <= COSTS[1], Unsure(1.0) <= 100, margin=2.0)
+    assert widths(chain.ask(4)) == [4, 8]
+
+
+def test_margin_of_a_measuring_profiler_is_recorded():
+    latency = Unsure(2.0, kind="measured")
+    asked = []
+    latency.std = lambda candidates: asked.append(len(candidates)) or np.full(len(candidates), 2.0)
+    inner = RecordingStrategy([POOL[0], POOL[1], POOL[1]])
+    chain = Chain(inner, Filter(latency <= 13, margin=2.0))
+    chain.setup(Context(SPACE))
+    assert widths(chain.ask(3)) == [4, 8, 8]
+    assert asked == [1, 1] and latency.seen == [4, 8]
+
+
+def test_margin_without_an_error_is_refused():
+    with pytest.raises(ProfilerError, match="states none"):
+        start(Unsure(None) <= 13, margin=2.0)
+    with pytest.raises(ProfilerError, match="states none"):
+        start(Unsure(None, kind="measured") <= 13, margin=2.0)[0].ask(1)
+    with pytest.raises(ProfilerError, match="all its profilers are exact: cost"):
+        start(COST <= 100, margin=2.0)
+    with pytest.raises(ValueError, match="this Filter has none"):
+        Filter(callable, margin=1.0)
+    with pytest.raises(ValueError, match="at least 0 standard deviations"):
+        Filter(COST <= 100, margin=-1.0)
+    with pytest.raises(ConstraintError, match="that is all of it"):
+        start(Share(0.6) >= 8, margin=2.0)
+    with pytest.raises(ConstraintError, match="take a smaller margin"):
+        start((Share(0.1) >= 8) & (Share(0.1) <= 100), margin=2.0) and start(
+            Constraint(Share(0.1), 8.0, 9.0), margin=2.0
+        )

@@ -60,14 +60,6 @@ def by_function(architecture, layer):
     return architecture.get(f"{layer}.bits")
 
 
-def bits_of_block(architecture, layer):
-    return (
-        {"3": 2, "5": 6}.get(str(architecture["block0.kernel"]))
-        if layer == "1" and "block0.kernel" in architecture
-        else 8
-    )
-
-
 class TestModelSizeByLayerContract(ProfilerContract):
     samples = 12
 
@@ -79,7 +71,9 @@ class TestBitOpsProfilerContract(ProfilerContract):
     samples = 12
 
     def make(self, space):
-        return BitOpsProfiler(space, IMAGE, bits=bits_of_block, activation_bits="width", progress=False)
+        return BitOpsProfiler(
+            space, IMAGE, bits={"1": "block0.kernel", "*": 8}, activation_bits="width", progress=False
+        )
 
 
 class TestBitOpsProfilerCountingContract(ProfilerContract):
@@ -210,7 +204,7 @@ def test_rules_are_checked(space):
         ModelSizeProfiler(None, bits="bits")
     with pytest.raises(ProfilerError, match="whole numbers of bits above 0, got 0"):
         BitOpsProfiler(None, IMAGE, bits=0)
-    with pytest.raises(ProfilerError, match="`other_bits` beside `activation_bits` must"):
+    with pytest.raises(ProfilerError, match="`other_bits` beside `bits` must give whole"):
         BitOpsProfiler(None, IMAGE, bits=8, activation_bits=4, other_bits=0)
     with pytest.raises(TypeError, match="a mapping of patterns to these, or a function .* got 4.5"):
         BitOpsProfiler(None, IMAGE, bits={"*": 4.5})

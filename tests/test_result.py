@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nasmw import Chain, Filter, Objective, Search, Trial
-from nasmw.errors import ExportError, ProfilerError
+from nasmw.errors import ConstraintError, EvaluationError, ExportError, ProfilerError
 from nasmw.export import export_onnx
 from nasmw.profiler import Profiler
 from nasmw.result import Result, load, pareto_front
 from nasmw.strategies import Random
-from nasmw.testing import TableProfiler, toy_space
+from nasmw.testing import FakeDevice, TableProfiler, fake_latency, toy_space
 
 small = st.sampled_from([0.0, 1.0, 2.0, 3.0, float("nan")])
 
@@ -138,3 +138,51 @@ def test_export_notices_a_difference(tmp_path: Path) -> None:
 
     with pytest.raises(ExportError, match="differs from PyTorch's by"):
         export_onnx(Noisy(), torch.ones(1, 3), tmp_path / "model.onnx")
+
+
+def by_width(trial: Trial) -> float:
+    return float(trial.architecture["width"])
+
+
+def test_remeasure_compares_with_what_was_predicted() -> None:
+    torch = pytest.importorskip("torch")
+    space = toy_space()
+    image = torch.zeros(1, 3, 8, 8)
+    predicted = TableProfiler(space, "latency_ms", "ms")
+    result = Search(space, Chain(Random(), Filter(predicted <= 60.0)), by_width, progress=False).run(trials=30)
+    options: dict[str, Any] = {"example_input": image, "rounds": 1, "runs": 2, "progress": False}
+    found = result.remeasure(FakeDevice(), top=5, limit=predicted <= 0.8, **options)
+    expected = [fake_latency(space.build(trial.architecture), image) for trial in found.trials]
+    assert found.measured == pytest.approx(expected) and len(found) == 5
+    assert found.scores.tolist() == sorted((t.metrics["accuracy"] for t in result.completed), reverse=True)[:5]
+    assert len({trial.codes for trial in found.trials}) == 5
+    assert found.predicted.tolist() == [trial.columns["latency_ms"] for trial in found.trials]
+    assert found.keeps.tolist() == [value <= 0.8 for value in expected] and found.kept == sum(found.keeps)
+    lines = str(found).splitlines()
+    assert " ".join(lines[0].split()) == "trial accuracy predicted ms measured ms spread latency_ms <= 0.8"
+    assert len(lines) == 1 + 5 + 1 and lines[-1] == f"{found.kept} of 5 keep latency_ms <= 0.8 on fake-fp32"
+    plain = result.remeasure(FakeDevice(), top=100, **options)
+    assert (
+        len(plain) == len({trial.codes for trial in result.trials}) and len(str(plain).splitlines()) == len(plain) + 1
+    )
+
+
+def test_remeasure_refuses() -> None:
+    torch = pytest.importorskip("torch")
+    space = toy_space()
+    result = Search(space, Random(), by_width, progress=False).run(trials=2)
+    options: dict[str, Any] = {"example_input": torch.zeros(1, 3, 8, 8), "progress": False}
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        result.remeasure(FakeDevice(), 0, **options)
+    with pytest.raises(TypeError, match="takes a limit such as"):
+        result.remeasure(FakeDevice(), limit=5, **options)
+    with pytest.raises(ProfilerError, match="is milliseconds"):
+        result.remeasure(FakeDevice(), limit=TableProfiler(space) <= 5, **options)
+    with pytest.raises(ConstraintError, match="takes a number as the limit"):
+        result.remeasure(FakeDevice(), limit=TableProfiler(space, unit="ms").at_most("60%"), **options)
+
+    def fails(trial: Trial) -> float:
+        raise ValueError("never")
+
+    with pytest.raises(EvaluationError, match="nothing to measure again"):
+        Search(space, Random(), fails, progress=False).run(trials=2).remeasure(FakeDevice(), **options)

@@ -9,6 +9,7 @@ from nasmw.middleware.early_stop import EarlyStop
 from nasmw.middleware.filter import Filter
 from nasmw.middleware.penalize import Penalize
 from nasmw.middleware.rank import Rank
+from nasmw.middleware.refit import Refit
 from nasmw.middleware.repeat import Repeat
 from nasmw.middleware.retry import Retry
 from nasmw.middleware.reward import Reward
@@ -24,6 +25,7 @@ __all__ = [
     "Filter",
     "Penalize",
     "Rank",
+    "Refit",
     "Repeat",
     "Retry",
     "Reward",

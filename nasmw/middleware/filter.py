@@ -172,9 +172,10 @@ class Filter(Middleware):
         if not self.margin or not knows_error(self.context.stage, limit.profiler, self.context):
             return limit
         tight = tightened(limit, self.margin)
-        if tight is None:
-            self._loose[limit] = with_margin(limit, self.margin)
-        return tight or limit
+        if tight is not None:
+            return tight
+        self._loose[limit] = with_margin(limit, self.margin)
+        return limit
 
     def _screen(self, candidates: Candidates) -> Verdict:
         n = len(candidates)

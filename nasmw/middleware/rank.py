@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from nasmw.candidates import Architecture, Candidates, Floats, Status
+from nasmw.candidates import RESUME_FROM, Architecture, Candidates, Floats, Status
 from nasmw.context import Context, Recorded
 from nasmw.errors import ProfilerError
 from nasmw.middleware.values import check_count, check_number, name_of, profiled
@@ -27,6 +27,8 @@ class Rank(Middleware):
     ranked as it is, so that nobody waits for somebody who never comes; the best `keep` of it pass all the same. Those
     who pass leave best first; of equal ones the one asked first is better. Who passes and is not asked for yet waits
     for the next ask.
+
+    A candidate that goes on from an earlier trial with a greater budget passes: it was ranked before.
 
     Limits offered from above are handed down: then groups consist of candidates within the limits, which changes
     who is the best of a group. Values ride along as columns, under the names of the scorers (where a callable has one).
@@ -140,7 +142,10 @@ class Rank(Middleware):
         for weight, value in zip(self.weights, values, strict=True):
             for row, number in enumerate((value if self.by == "value" else _ranks(value)).tolist()):
                 total[row] += weight * number
-        order = sorted(range(size), key=total.__getitem__, reverse=self.maximize)
+        origins = group.columns[RESUME_FROM].tolist() if RESUME_FROM in group.columns else [math.nan] * size
+        gone_on = [row for row in range(size) if not math.isnan(origins[row])]
+        order = [row for row in range(size) if math.isnan(origins[row])]
+        order.sort(key=total.__getitem__, reverse=self.maximize)
         group = group.with_columns(
             {
                 name: value
@@ -156,7 +161,7 @@ class Rank(Middleware):
                 f"rank {self.keep + place + 1} of {size}, {what} {total[row]:.6g}" for place, row in enumerate(rest)
             ]
             self.turn_away(group[rest], Status.SKIPPED, [cause] * len(rest), reasons)
-        return group[order[: self.keep]]
+        return group[gone_on + order[: self.keep]]
 
     def _values(self, scorer: Scorer, name: str, group: Candidates) -> Floats:
         if isinstance(scorer, Profiler):

@@ -35,6 +35,9 @@ class Verify(Middleware):
         limit: The limit, on a profiler that predicts and states its error; one number or both, joined by ``&``.
         measured: The profiler that measures the same metric. Its name is another one.
         margin: Half the width of the interval, in standard deviations.
+        guard: By how many standard deviations of the measurement, where it states any, what was measured keeps the
+            limit. A search picks what is just within its limit, and of such networks half are beyond it when they are
+            measured again.
         at_most: The greatest share of the candidates seen so far that may be measured. One that would have to be
             measured beyond it is turned away as skipped. None for any number.
         patience: How many candidates in a row may be turned away before the run ends with a message.
@@ -50,8 +53,8 @@ class Verify(Middleware):
         >>> from nasmw.testing import TableProfiler, toy_space
         >>> predicted, measured = TableProfiler(toy_space(), std=2.0), TableProfiler(toy_space(), "measured")
         >>> Verify(predicted <= 50, measured)
-        Verify(limit=[<Constraint cost <= 50>], measured=<TableProfiler 'measured'>, margin=2.0, at_most=None,
-               patience=10000, pushdown=True)
+        Verify(limit=[<Constraint cost <= 50>], measured=<TableProfiler 'measured'>, margin=2.0, guard=0.0,
+               at_most=None, patience=10000, pushdown=True)
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Verify(Middleware):
         measured: Profiler,
         *,
         margin: float = 2.0,
+        guard: float = 0.0,
         at_most: float | None = None,
         patience: int = 10_000,
         pushdown: bool = True,
@@ -71,6 +75,9 @@ class Verify(Middleware):
         self.margin = check_number("Verify", "margin", margin)
         if self.margin <= 0:
             raise ValueError(f"Verify(margin=...) takes a positive number of standard deviations, got {margin!r}")
+        self.guard = check_number("Verify", "guard", guard)
+        if self.guard < 0:
+            raise ValueError(f"Verify(guard=...) takes at least 0 standard deviations, got {guard!r}")
         self.at_most = None if at_most is None else check_number("Verify", "at_most", at_most)
         if self.at_most is not None and not 0 < self.at_most <= 1:
             raise ValueError(f"Verify(at_most=...) takes a share above 0 and up to 1, got {at_most!r}")
@@ -151,9 +158,11 @@ class Verify(Middleware):
                 continue
             self._measurements += 1
             found[row] = value = profiled(context, self.measured, candidates[row])[0]
-            passes[row] = self._low <= value <= self._high
+            slack_of_it = self._slack_of_measuring(candidates[row])
+            passes[row] = self._low <= value - slack_of_it and value + slack_of_it <= self._high
             causes[row] = f"{self.measured.name} beyond {self._text}"
-            reasons[row] = f"{self.measured.name} = {value:.6g}, the limit is {self._text}"
+            by = f" +- {slack_of_it:.3g}" if slack_of_it else ""
+            reasons[row] = f"{self.measured.name} = {value:.6g}{by}, the limit is {self._text}"
         columns = {self.predicted.name: values}
         if not np.isnan(found).all() or self.measured.name in candidates.columns:
             columns[self.measured.name] = _filled(found, candidates.columns.get(self.measured.name))
@@ -166,6 +175,13 @@ class Verify(Middleware):
             f"{sign} {exactly(number)}"
             for sign, number in ((">=", self._low), ("<=", self._high))
             if math.isfinite(number)
+        )
+
+    def _slack_of_measuring(self, candidate: Candidates) -> float:
+        return (
+            self.guard * float(std_of(self.context.stage, self.context, self.measured, candidate)[0])
+            if self.guard
+            else 0.0
         )
 
     def _affordable(self) -> bool:
