@@ -193,7 +193,7 @@ def measured(
                     runs=settings.runs,
                     warmup=settings.warmup,
                     reference={device.name: ms for device, ms in zip(settings.chosen, lowest, strict=False)},
-                    seed=settings.seed + begin,
+                    seed=settings.seed + begin + (kind == "again"),  # another order
                 ).save(path)
             parts.append(Measurements.load(path))
             print(f"{kind}: {sum(len(part.names) for part in parts)} of {len(candidates)}: {parts[-1]!r}", flush=True)
@@ -273,7 +273,7 @@ def main() -> None:
             f"{len(candidates)} cells of NAS-Bench-201, 32x32 images, batch 1, random weights",
             f"on {PREFACE}",
             *(about["key"] for about in found.environment["devices"].values()),
-            f"{found.environment['begin']} to {found.environment['end']}, {taken:.0f} minutes in the last run of this script",
+            f"{found.environment['begin']} to {found.environment['end']}, {taken:.0f} minutes in the last run",
             f"protocol {found.protocol}",
             "",
             summary(found, candidates, again),

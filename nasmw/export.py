@@ -68,7 +68,8 @@ def export_onnx(model: nn.Module, example_input: Tensor | tuple[Tensor, ...], pa
 
     Args:
         model: The network; it is exported in evaluation mode and left in the mode it was in.
-        example_input: What it takes: a tensor, or a tuple of them. The batch size may differ later.
+        example_input: What it takes: a tensor, or a tuple of them. The batch size may differ later, unless the network
+            has an operator (a channel shuffle, say) that PyTorch's exporter lacks and nasmw's own writes.
         path: The file to write.
 
     Returns:
@@ -77,12 +78,15 @@ def export_onnx(model: nn.Module, example_input: Tensor | tuple[Tensor, ...], pa
     Raises:
         MissingExtraError: If `onnx` or `onnxruntime` is not installed.
         ExportError: If the difference exceeds 1e-3.
+        DeviceError: If neither exporter can write the network.
     """
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "onnx")
     import onnxruntime
     import torch
+
+    from nasmw.devices import onnx_export as direct
 
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     names = [f"input{number}" for number in range(len(inputs))] if len(inputs) > 1 else ["input"]
@@ -92,15 +96,18 @@ def export_onnx(model: nn.Module, example_input: Tensor | tuple[Tensor, ...], pa
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which takes a minute
             expected = model(*inputs)
-            torch.onnx.export(
-                model,
-                inputs,
-                str(path),
-                input_names=names,
-                output_names=["output"],
-                dynamic_axes={name: {0: "batch"} for name in [*names, "output"]},
-                dynamo=False,
-            )
+            try:
+                torch.onnx.export(
+                    model,
+                    inputs,
+                    str(path),
+                    input_names=names,
+                    output_names=["output"],
+                    dynamic_axes={name: {0: "batch"} for name in [*names, "output"]},
+                    dynamo=False,
+                )
+            except torch.onnx.errors.UnsupportedOperatorError:
+                Path(path).write_bytes(direct.export_onnx(model, inputs))
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -17,6 +17,7 @@ from nasmw.profilers.lookup_build import build_latency_table
 from nasmw.profilers.lookup_file import ChoiceLatencies, LatencyTable
 from nasmw.profilers.lookup_import import read_latency_table
 from nasmw.profilers.measured import TorchLatencyProfiler
+from nasmw.profilers.mlonmcu import MlonmcuProfiler
 from nasmw.profilers.network import NetworkProfiler
 from nasmw.profilers.nn_meter import NnMeterProfiler
 from nasmw.profilers.nn_meter_build import build_nn_meter
@@ -48,6 +49,7 @@ __all__ = [
     "Measured",
     "MeasuredDataset",
     "MeasurementStore",
+    "MlonmcuProfiler",
     "ModelSizeProfiler",
     "NetworkProfiler",
     "NnMeterPredictor",

@@ -139,7 +139,8 @@ class _Search:
         """Probe some networks, one of them twice, and some of them with one choice changed."""
         for codes in self.balanced(FIRST_PROBES):
             self.add(codes)
-        self.pool.repeat([next(iter(self.samples.values())).codes])
+        if not self.pool.observed:
+            self.pool.repeat([next(iter(self.samples.values())).codes])
         self.change_each()
         for codes in self.pool.observed.values():
             self.add(codes)

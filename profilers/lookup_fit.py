@@ -124,6 +124,9 @@ def _models(alone: Floats, kinds: Sequence[str], fixed: Floats) -> Iterator[_Mod
         bases.append(("a factor for each kind", by_kind))
     if fixed.any():
         bases += [(f"{text}, less a constant", np.column_stack([some, -fixed])) for text, some in bases]
+        constants = (by_kind > 0) * fixed[:, None]
+        each = np.column_stack([by_kind, constants, -constants])
+        bases.append(("a factor for each kind, plus or less a constant for each", each))
     for stray, (text, features) in itertools.product(STRAYS, bases):
         yield _Model(text + (f", parts straying by {100 * stray:g} %" if stray else ""), features, stray)
 
@@ -134,8 +137,9 @@ def cross_validated(
     """Return the fit that predicts networks best that are left out.
 
     What a part takes is a factor times what it takes alone (one factor, or one for each kind of part), perhaps less a
-    constant (a part alone also pays for being called), perhaps plus a deviation of its own that is kept small. Factors
-    and constants are fitted by least squares of relative errors and are not negative.
+    constant (a part alone also pays for being called) or plus one (in a network its result is added to others), perhaps
+    plus a deviation of its own that is kept small. Factors are fitted by least squares of relative errors and are not
+    negative.
 
     Args:
         counts: ``(n, l)`` how often each network has each part.

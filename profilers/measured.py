@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from nasmw.candidates import Architecture
+from nasmw.devices.weights import sensible_weights
 from nasmw.errors import ProfilerError
 from nasmw.profiler import Profiler
 from nasmw.profilers.counting import untouched
@@ -27,14 +28,18 @@ __all__ = ["TorchLatencyProfiler"]
 class TorchLatencyProfiler(Profiler):
     """Milliseconds that PyTorch needs on this CPU for one forward pass of an example input, as it is run eagerly.
 
+    The quick way, with nothing to install: it measures in this process, whatever arguments the networks take, one
+    network after the other, and keeps values for this run only. `DeviceProfiler` measures by a protocol that stands
+    up to a busy machine, on runtimes that networks are deployed with, in a process of their own, and keeps its values.
+
     The network runs in eval mode without gradients, first to warm up, then once a round; the value is the minimum
     over the rounds, since whatever else the machine does can only make a round longer. Rounds are timed one by one,
     so on a busy machine one of them is likely to be undisturbed, as long as a pass is shorter than the time that the
     system gives a process at once (a few milliseconds).
 
-    Networks that are built for an architecture get random weights (He et al. 2015, Delving Deep into Rectifiers,
-    section 2.2), and tensors of zeros in the example random values: both keep activations away from denormal numbers,
-    which would slow a processor down and say nothing about trained networks. PyTorch's random state stays as it is.
+    Networks that are built for an architecture get the weights of `nasmw.devices.sensible_weights`, and tensors of
+    zeros in the example random values: both keep activations away from denormal numbers, which would slow a processor
+    down and say nothing about trained networks. PyTorch's random state stays as it is.
 
     Values differ from call to call, so a run records them in its log; a value is measured once in a run. A limit on
     this profiler belongs behind cheap ones, and behind a `Rank`.
@@ -100,7 +105,7 @@ class TorchLatencyProfiler(Profiler):
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(0)
             model = space.build(complete)
-            _set_weights(model)
+            sensible_weights(model)
             example = _random(self.example_input.for_architecture(complete, self.resolution))
         return self._milliseconds(model, example, f"the network of {complete!r}")
 
@@ -134,14 +139,6 @@ def _least_seconds(run: Callable[[], None], warmup: int, rounds: int) -> float:
         run()
         least = min(least, time.perf_counter() - begin)
     return least
-
-
-def _set_weights(model: nn.Module) -> None:
-    """Draw every weight with two axes or more as He et al. do, so that activations keep their size."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1 and parameter.is_floating_point():
-                nn.init.kaiming_normal_(parameter)
 
 
 def _random(example: ExampleInput) -> ExampleInput:

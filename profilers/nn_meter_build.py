@@ -56,8 +56,11 @@ BLOCKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """For each kind of kernel nn-Meter's network of one, and what it is told: the first features, in order."""
 NOTHING = "nothing"
 LEAST_SHARE = 0.05  # of what a kernel took by itself is its own, however long an empty inference takes
-BONDS = (0.03, 0.1, 0.3, 1.0)
-"""How strongly factors are drawn to a common one; the strength with the least error on networks left out is taken."""
+LEAST_KERNELS = 3  # of a kind, where there are as many
+LEAST_FACTOR = 0.1  # of the common factor: what is in a network takes some time
+BONDS = (3.0, 1.0, 0.3, 0.1)
+"""How strongly factors may be drawn to a common one; the strongest is taken that errs little more than the best."""
+LITTLE_MORE = 1.05
 
 
 def build_nn_meter(
@@ -86,7 +89,7 @@ def build_nn_meter(
         device: The device, from `nasmw.devices`.
         example_input: What networks are run on, one image; None takes the size that the space describes.
         resolution: The choice that resizes it, where the space has such a choice.
-        kernels: How many distinct kernels are measured; all of them, where there are no more. Rare kinds come first.
+        kernels: How many distinct kernels are measured, at least 3 for each kind; all of them, where there are no more.
         networks: How many whole networks are measured, at least 2 more than there are kinds of kernels.
         rules: What the device fuses; see `kernels_of`.
         rounds: How often each is visited; see `nasmw.devices.measuring`.
@@ -141,6 +144,7 @@ def build_nn_meter(
         "key": device.key,
         "space": repr(space),
         "environment": dict(found.environment),
+        "disturbed": float(found.unsettled.mean()),
         "kernels": {kind: sum(kernel.predictor == kind for kernel in chosen) for kind in kinds},
         "kernels_of_space": len(distinct),
         "median_relative_error_of_kernels": errors,
@@ -168,18 +172,19 @@ def kernel_network(kernel: Kernel) -> tuple[nn.Module, torch.Tensor]:
 
 
 def _chosen(kernels: Sequence[Kernel], budget: int, rng: np.random.Generator) -> list[Kernel]:
-    """Return kernels within a budget: rare kinds wholly, of the others one from each stretch of their features."""
+    """Return kernels of each kind, in proportion to how many there are, one from each stretch of their features."""
     kinds: dict[str, list[Kernel]] = {}
     for kernel in kernels:
         kinds.setdefault(kernel.predictor, []).append(kernel)
+    if budget < (least := LEAST_KERNELS * len(kinds)):
+        raise ProfilerError(f"{budget} kernels are too few for {len(kinds)} kinds of them; measure {least} or more")
     chosen: list[Kernel] = []
-    for left, kind in zip(range(len(kinds), 0, -1), sorted(kinds, key=lambda kind: len(kinds[kind])), strict=True):
-        share = (budget - len(chosen)) // left
-        if share < 2:
-            least = 4 * len(kinds)
-            raise ProfilerError(f"{budget} kernels are too few for {len(kinds)} kinds of them; measure {least} or more")
-        stretches = np.array_split(np.arange(len(kinds[kind])), min(share, len(kinds[kind])))
+    left = len(kernels)
+    for kind in sorted(kinds, key=lambda kind: len(kinds[kind])):
         mine = sorted(kinds[kind], key=lambda kernel: kernel.features)
+        share = max(LEAST_KERNELS, (budget - len(chosen)) * len(mine) // left)
+        left -= len(mine)
+        stretches = np.array_split(np.arange(len(mine)), min(share, len(mine)))
         chosen += [mine[int(rng.choice(stretch))] for stretch in stretches]
     return chosen
 
@@ -228,10 +233,10 @@ def calibrated(
         for kernel, value in zip(kernels, predictor.latency(kernels), strict=True):
             row[kinds.index(kernel.predictor)] += value
     target = np.maximum(milliseconds - predictor.overhead_ms, LEAST_SHARE * milliseconds)
-    relative, bond = min(
-        ((_left_out(shares, target, bond) / milliseconds, bond) for bond in BONDS),
-        key=lambda found: float(np.mean(found[0] ** 2)),
-    )
+    errors = {bond: _left_out(shares, target, bond) / milliseconds for bond in BONDS}
+    squares = {bond: float(np.mean(error**2)) for bond, error in errors.items()}
+    bond = next(bond for bond in BONDS if squares[bond] <= LITTLE_MORE**2 * min(squares.values()))
+    relative = errors[bond]
     factors = _factors(shares, target, bond)
     raw = (predictor.overhead_ms + shares.sum(axis=1)) / milliseconds - 1.0
     about = {
@@ -275,5 +280,5 @@ def _factors(shares: Floats, target: Floats, bond: float) -> Floats:
     prior = bond * np.eye(shares.shape[1])
     rows = np.concatenate([common * shares / target[:, None], prior])
     wanted = np.concatenate([np.ones(len(target)), prior.sum(axis=1)])
-    found: Floats = common * nnls(rows, wanted)[0]
+    found: Floats = common * (LEAST_FACTOR + nnls(rows, wanted - LEAST_FACTOR * rows.sum(axis=1))[0])
     return found

@@ -122,7 +122,7 @@ def _ir(graph: Graph) -> IR:
     names: dict[Value, str] = {}
     for value in graph.inputs:
         names[value] = f"input{value.number}"
-        ir[names[value]] = _node("Placeholder", {}, [], [value], [])
+        ir[names[value]] = _node("Placeholder", {}, [], [], [])
     for node in graph.nodes:
         kind, attributes = NODES[node.operator](node)
         values = list(node.inputs())
@@ -151,8 +151,10 @@ def _node(
 
 
 def _channels_last(shape: Sequence[int]) -> list[int]:
-    if len(shape) != 4:
+    if len(shape) == 2:
         return list(shape)
+    if len(shape) != 4:
+        raise UnsupportedOperatorError(f"an operator on {len(shape)} axes", "nn-Meter knows images and rows only")
     if shape[2] != shape[3]:
         raise UnsupportedOperatorError(
             f"an operator on a map of {shape[2]}x{shape[3]}", "nn-Meter knows square maps only"
@@ -220,7 +222,13 @@ def _linear(node: Node) -> Emitted:
 
 def _binary(kind: str) -> Callable[[Node], Emitted]:
     def binary(node: Node) -> Emitted:
-        return (kind if len(list(node.inputs())) == 2 else "bn"), {}
+        first, *second = node.inputs()
+        constants = [value for value in node.arguments.values() if isinstance(value, torch.Tensor)]
+        if kind == "add" and second and second[0].shape != first.shape:
+            raise UnsupportedOperatorError("add", f"of shapes {first.shape} and {second[0].shape}")
+        if any(constant.numel() > node.output.shape[1] for constant in constants):
+            raise UnsupportedOperatorError(kind, "of a map and a constant map")
+        return (kind if second else "bn"), {}
 
     return binary
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -62,47 +63,13 @@ class _Bracket:
             self.queue.extend((job, trial) for job, _, trial in best)
 
 
-class Hyperband(Multifidelity):
-    """Hyperband: brackets of successive halving, from many architectures with little budget to few with all of it.
-
-    A bracket begins with random architectures at one of the budgets. When all of them were told, the best of each
-    `eta` go on to the next budget together, until the last. The first bracket begins at the least budget, the second
-    at the next, and so on; after the one that begins at the greatest budget, it starts over. No architecture begins
-    twice; once nothing new is left, brackets are finished with those that there are, and the strategy is exhausted.
-
-    Args:
-        budgets: What trials may spend, rising (`rungs` makes such a row); `Trial.budget` is the one of a trial.
-        eta: Of how many architectures one goes on to the next budget.
-
-    While a bracket waits for results, the next one begins. An architecture that was turned away before its first trial
-    is replaced. Limits on profilers with a table that are offered to it are met by construction.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If budgets do not rise, or `eta` is not above 1; at `setup` if there are several objectives.
-
-    Reference: Li, Jamieson, DeSalvo, Rostamizadeh, Talwalkar, Hyperband: A Novel Bandit-Based Approach to
-    Hyperparameter Optimization, JMLR 2018, algorithm 1. Deviations: budgets are given, and need not be powers of `eta`;
-    at least one architecture goes on; brackets overlap where several trials are open; architectures are drawn without
-    replacement; it goes on after the last bracket.
-
-    Example:
-        >>> from nasmw.strategies import Hyperband, rungs
-        >>> Hyperband(rungs(5, 45)).plan
-        ((9, 5), (5, 15), (3, 45))
-    """
-
-    def __init__(self, budgets: Iterable[float] = BUDGETS, eta: float = 3.0) -> None:
-        super().__init__(budgets, eta)
+class Brackets(Multifidelity):
+    """Goes through brackets, and begins with the next one while those before it wait."""
 
     @property
+    @abstractmethod
     def plan(self) -> tuple[tuple[int, float], ...]:
         """The brackets of a round: how many architectures begin, and with what budget."""
-        most = len(self.budgets)
-        return tuple(
-            (math.ceil(most / left * self.eta ** (left - 1) - 1e-9), self.budgets[most - left])
-            for left in range(most, 0, -1)
-        )
 
     def _setup(self, context: Context) -> None:
         super()._setup(context)
@@ -155,7 +122,50 @@ class Hyperband(Multifidelity):
         self._brackets = left
 
 
-class SuccessiveHalving(Hyperband):
+class Hyperband(Brackets):
+    """Hyperband: brackets of successive halving, from many architectures with little budget to few with all of it.
+
+    A bracket begins with random architectures at one of the budgets. When all of them were told, the best of each
+    `eta` go on to the next budget together, until the last. The first bracket begins at the least budget, the second
+    at the next, and so on; after the one that begins at the greatest budget, it starts over. No architecture begins
+    twice; once nothing new is left, brackets are finished with those that there are, and the strategy is exhausted.
+
+    Args:
+        budgets: What trials may spend, rising (`rungs` makes such a row); `Trial.budget` is the one of a trial.
+        eta: Of how many architectures one goes on to the next budget.
+
+    While a bracket waits for results, the next one begins. An architecture that was turned away before its first trial
+    is replaced. Limits on profilers with a table that are offered to it are met by construction.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If budgets do not rise, or `eta` is not above 1; at `setup` if there are several objectives.
+
+    Reference: Li, Jamieson, DeSalvo, Rostamizadeh, Talwalkar, Hyperband: A Novel Bandit-Based Approach to
+    Hyperparameter Optimization, JMLR 2018, algorithm 1. Deviations: budgets are given, and need not be powers of `eta`;
+    at least one architecture goes on; brackets overlap where several trials are open; architectures are drawn without
+    replacement; it goes on after the last bracket.
+
+    Example:
+        >>> from nasmw.strategies import Hyperband, rungs
+        >>> Hyperband(rungs(5, 45)).plan
+        ((9, 5), (5, 15), (3, 45))
+    """
+
+    def __init__(self, budgets: Iterable[float] = BUDGETS, eta: float = 3.0) -> None:
+        super().__init__(budgets, eta)
+
+    @property
+    def plan(self) -> tuple[tuple[int, float], ...]:
+        """The brackets of a round: how many architectures begin, and with what budget."""
+        most = len(self.budgets)
+        return tuple(
+            (math.ceil(most / left * self.eta ** (left - 1) - 1e-9), self.budgets[most - left])
+            for left in range(most, 0, -1)
+        )
+
+
+class SuccessiveHalving(Brackets):
     """Successive halving: many architectures with a small budget; of each `eta` the best goes on to the next one.
 
     As `Hyperband`, with brackets that all begin with `networks` architectures at the least budget.

@@ -63,8 +63,8 @@ class LocalSearch(Strategy):
         self._starts: list[tuple[float, Codes]] = []
         self._centre: Codes | None = None
         self._score = -np.inf
-        self._neighbours: Codes = np.zeros((0, len(context.space)), dtype=context.space.dtype)
-        self._queue: deque[Codes] = deque()
+        self._neighbours: list[Codes] = []
+        self._queue: deque[int] = deque()  # places in the list of neighbours
 
     def _offer(self, term: Constraint) -> bool:
         return self._pool.promise(term)
@@ -86,12 +86,16 @@ class LocalSearch(Strategy):
 
     def _next(self) -> Codes | None:
         """Return what to ask for next, ``(1, d)``; None before something is told, or where nothing is left."""
-        while self._queue:
-            row = self._queue.popleft()
-            if self._pool.is_new(row):
-                return row
-        if self._open and (self._centre is not None or len(self._starts) + len(self._open) >= self.initial):
-            return None
+        while True:
+            while self._queue:
+                place = self._queue.popleft()
+                row = self._neighbours[place] = self._pool.repaired(self._neighbours[place])
+                if self._pool.is_new(row):
+                    return row
+            if self._open and (self._centre is not None or len(self._starts) + len(self._open) >= self.initial):
+                return None
+            if self._centre is None or not self._climb():
+                break
         if self._centre is not None:  # no neighbour is better
             self._centre = None
             self._starts = []
@@ -109,42 +113,28 @@ class LocalSearch(Strategy):
                 self._starts.append((score, row))
             elif not self.steepest and score > self._score:
                 self._move(row, score)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Leave the start, or the neighbourhood, once all that is needed was told."""
-        if self._open or any(self._pool.is_new(row) for row in self._queue):
-            return
-        if self._centre is None:
-            if len(self._starts) >= self.initial or (self._starts and self._pool.exhausted):
-                score, row = max(self._starts, key=lambda start: start[0])
-                self._move(row, score)
-        elif self.steepest:
-            self._to_best_known()
-
-    def _to_best_known(self) -> None:
-        """Move to the best neighbour that was told, as long as there is a better one."""
-        known = self._known
-        while True:
-            scores = [known.get(row.tobytes(), -np.inf) for row in self._neighbours]
-            if not scores or max(scores) <= self._score:
-                return
-            best = int(np.argmax(scores))
-            self._settle(self._neighbours[best : best + 1], scores[best])
-            if self._queue:
-                return
+        if self._centre is None and not self._open and len(self._starts) >= self.initial:
+            score, row = max(self._starts, key=lambda start: start[0])
+            self._move(row, score)
 
     def _move(self, row: Codes, score: float) -> None:
         """Make an architecture the centre; where a neighbour is known to be better, go on to that one."""
         self._settle(row, score)
-        if not self.steepest or not self._queue:
-            self._to_best_known()
+        while not self.steepest and self._climb():
+            pass
+
+    def _climb(self) -> bool:
+        """Move to the best neighbour that was told if it is better; return whether it was."""
+        scores = [self._known.get(row.tobytes(), -np.inf) for row in self._neighbours]
+        if not scores or max(scores) <= self._score:
+            return False
+        best = int(np.argmax(scores))
+        self._settle(self._neighbours[best], scores[best])
+        return True
 
     def _settle(self, row: Codes, score: float) -> None:
         """Make an architecture, ``(1, d)``, the centre, and queue its neighbours in random order."""
         self._centre, self._score = row, score
-        near = self._pool.repaired(self.context.space.neighbours(row[0]).codes)
-        near = near[self._rng.permutation(len(near))]
-        self._neighbours = near[list({each.tobytes(): place for place, each in enumerate(near)}.values())]
-        unknown = [place for place, each in enumerate(self._neighbours) if self._pool.is_new(each)]
-        self._queue = deque(self._neighbours[place : place + 1] for place in unknown)
+        near = self.context.space.neighbours(row[0]).codes
+        self._neighbours = [near[place : place + 1] for place in self._rng.permutation(len(near)).tolist()]
+        self._queue = deque(range(len(near)))

@@ -19,6 +19,8 @@ from nasmw.strategy import Strategy, batch_of_none
 __all__ = ["PredictorGuided"]
 
 RANDOM_SHARE = 0.1
+REPAIRED = 2
+"""How many children beyond the limits are brought within them for each ask, which takes long beside the rest."""
 
 
 class PredictorGuided(Strategy):
@@ -40,8 +42,8 @@ class PredictorGuided(Strategy):
     An ask costs O(observations² · candidates); it does not grow with the number of trials beyond that.
 
     Limits on profilers with a table that are offered to it are met by construction: random architectures are uniform
-    over those within them, and in place of a child beyond them there is the architecture within them that differs from
-    it in the fewest choices.
+    over those within them, and of the children beyond them two are changed in as few choices as bring them within; the
+    others are left out.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -110,7 +112,10 @@ class PredictorGuided(Strategy):
         self._process.update()
         best = np.concatenate([self._told[place] for place in self._process.top(self.parents)])
         children = self._children(best)
-        new = [place for place, row in enumerate(children) if self._pool.is_new(row)]
+        first: dict[bytes, int] = {}
+        for place, row in enumerate(children):
+            first.setdefault(row.tobytes(), place)
+        new = [place for place in first.values() if self._pool.is_new(children[place])]
         if not new:
             return self._pool.child(best[:1], lambda row: space.mutate(row, rng))
         children = children[new]
@@ -135,7 +140,11 @@ class PredictorGuided(Strategy):
         space, rng = self.context.space, self._rng
         random = int(RANDOM_SHARE * self.candidates)
         bases = best[rng.integers(0, len(best), self.candidates - random)]
-        children = self._pool.repaired(space.mutate(bases, rng, 1.0 / len(space)))
+        children = space.mutate(bases, rng, 1.0 / len(space))
+        if self._pool.feasible is not None:
+            within = self._pool.holds(children)
+            beyond = children[~within][:REPAIRED]
+            children = np.concatenate([children[within], self._pool.repaired(beyond)])
         return np.concatenate([children, self._random.take(random)])
 
     def _tell(self, outcomes: Outcomes) -> None:

@@ -37,8 +37,8 @@ class TPE(Strategy):
         prior: What is added to the count of each option; the greater, the more random.
 
     Limits on profilers with a table that are offered to it are met by construction: random architectures are uniform
-    over those within them, and in place of a drawn one beyond them there is the architecture within them that differs
-    from it in the fewest choices.
+    over those within them, drawn ones beyond them do not compete, and where all are beyond, the first one is changed
+    in as few choices as bring it within them.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -102,14 +102,16 @@ class TPE(Strategy):
         gain = likely - np.log(np.maximum(self._counts - good, 0.0)[:-1] + self.prior)
         # The normalisations of l and g by choice; they matter as architectures differ in which choices are active.
         likely, gain = np.exp(likely), gain - self._log_totals(good) + self._log_totals(self._counts - good)
-        drawn = self._pool.repaired(self._options.draw(likely, self.candidates, self._rng))
+        drawn = self._options.draw(likely, self.candidates, self._rng)
         values = np.append(gain, 0.0)[self._options.numbers(drawn)].sum(axis=1)
-        for place in np.argsort(-values, kind="stable").tolist():
-            if self._pool.is_new(drawn[place]):
+        drawn = drawn[np.argsort(-np.round(values, 8), kind="stable")]
+        within = self._pool.holds(drawn).tolist()
+        for place, holds in enumerate(within):
+            if holds and self._pool.is_new(drawn[place]):
                 return drawn[place : place + 1]
         space = self.context.space
-        best = drawn[[int(np.argmax(values))]]
-        return self._pool.child(best, lambda row: space.mutate(row, self._rng))
+        best = self._pool.repaired(drawn[:1])
+        return best if self._pool.is_new(best) else self._pool.child(best, lambda row: space.mutate(row, self._rng))
 
     def _log_totals(self, counts: Floats) -> Floats:
         """Return for each option the logarithm of the sum over all options of its choice."""

@@ -13,7 +13,8 @@ import pytest
 
 from nasmw import Chain, Choice, FeasibleSet, Filter, Search, Space
 from nasmw.feasible import by_construction
-from nasmw.strategies import Random
+from nasmw.strategies import ASHA, NSGA2, TPE, Evolution, LocalSearch, PredictorGuided, Random, SuccessiveHalving
+from nasmw.strategy import Strategy
 from nasmw.trial import Task, Trial
 
 BENCHMARKS = str(Path(__file__).parent.parent / "benchmarks")
@@ -277,3 +278,48 @@ def test_tables_have_every_architecture_once(tables: Any) -> None:
     conditional = Space([Choice("a", (0, 1)), Choice("b", (0, 1), when={"a": 1})])
     with pytest.raises(ValueError, match="every architecture"):
         tables.Benchmark(conditional, conditional.at(range(3)).codes, {})
+
+
+# -- strategies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "strategy",
+    [Evolution(20, 5, repeats=False), LocalSearch(), TPE(), PredictorGuided(), NSGA2(20)],
+    ids=lambda each: type(each).__name__,
+)
+def test_strategies_beat_random_search_on_macro(tables: Any, data: Path, strategy: Strategy) -> None:
+    macro = tables.NASBenchMacro(data)
+    best = macro.best("accuracy").value
+
+    def regret(chosen: Strategy, seed: int) -> float:
+        result = Search(macro.space, chosen, macro.evaluate, seed=seed, progress=False).run(trials=150)
+        return float(best - result.best.metrics["accuracy"])
+
+    ours = [regret(strategy, seed) for seed in range(8)]
+    theirs = [regret(Random(replacement=False), seed) for seed in range(8)]
+    assert np.mean(ours) < 0.5 * np.mean(theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "strategy", [ASHA((12, 200), eta=8), SuccessiveHalving((12, 200), 40, eta=8)], ids=lambda each: type(each).__name__
+)
+def test_short_trainings_save_time_on_nasbench201(nb201: Any, strategy: Strategy) -> None:
+    """Within the simulated time of 30 full trainings, what was fully trained is better than at random."""
+    best = nb201.best("val200").value
+    limit = 30 * 200 * float(nb201.column("epoch_seconds").mean())
+
+    def regret(chosen: Strategy, seed: int) -> float:
+        result = Search(nb201.space, chosen, nb201.evaluate, seed=seed, progress=False).run(trials=400)
+        spent, found = 0.0, 0.0
+        for trial in result.trials:
+            spent += trial.metrics["seconds"]
+            if spent <= limit and trial.columns.get("budget", 200) == 200:
+                found = max(found, trial.metrics["accuracy"])
+        return best - found
+
+    ours = [regret(strategy, seed) for seed in range(12)]
+    theirs = [regret(Random(replacement=False), seed) for seed in range(12)]
+    assert np.mean(ours) < np.mean(theirs)

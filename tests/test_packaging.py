@@ -12,7 +12,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKS = {"nasmw/strategies": "../strategies", "nasmw/profilers": "../profilers"}
-OPTIONAL = ("onnx", "onnxruntime", "matplotlib", "mlxtend", "lightning", "nn_meter", "pytest", "hypothesis")
+OPTIONAL = (
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "ncnn",
+    "matplotlib",
+    "mlxtend",
+    "lightgbm",
+    "lightning",
+    "nn_meter",
+    "pytest",
+    "hypothesis",
+)
 
 # An old build/ or egg-info beside the sources would slip into a wheel, so each build starts from a bare copy.
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "nasmw", "strategies", "profilers")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasmw import Chain, Choice, CostTable, Deduplicate, Filter, Rank, Search, Space, TabledProfiler, Trial
+from nasmw import Cache, Chain, Choice, CostTable, Deduplicate, Filter, Rank, Search, Space, TabledProfiler, Trial
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.errors import ProfilerError
 from nasmw.strategies import ASHA, Hyperband, Random, SuccessiveHalving, rungs
@@ -240,6 +240,17 @@ def test_duplicates_are_of_the_same_budget() -> None:
     result = Search(space, small, curve, progress=False).run(trials=100)
     assert sorted(trial.columns["budget"] for trial in result.trials) == [1.0] * 9 + [3.0] * 3 + [9.0]
     assert "exhausted" in result.ended
+
+
+def test_what_an_earlier_run_knows_is_told_for_the_same_budget() -> None:
+    space = ten_choices()
+    earlier = Search(space, SuccessiveHalving(BUDGETS), curve, seed=4, window=1, progress=False).run(trials=10)
+    assert [trial.columns["budget"] for trial in earlier.trials] == [1.0] * 9 + [3.0]
+    chain = Chain(SuccessiveHalving(BUDGETS), Cache(earlier))
+    result = Search(space, chain, curve, seed=4, window=1, progress=False).run(trials=3)
+    assert sum(result.funnel.turned_away.values()) == 10
+    assert [trial.columns["budget"] for trial in result.trials] == [3.0, 3.0, 9.0]
+    assert all(trial.metrics["resumed"] < 0 for trial in result.trials[:2])
 
 
 def test_limits_are_met_by_construction() -> None:

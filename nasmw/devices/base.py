@@ -161,7 +161,7 @@ class Device(ABC):
             example: A tensor of the shape that it is to be measured on, batch included.
 
         Raises:
-            ExportError: If the network cannot be exported.
+            DeviceError: If the network cannot be exported.
             MissingExtraError: If a package is not installed.
         """
 

@@ -86,7 +86,7 @@ class Measurements:
     @property
     def unsettled(self) -> npt.NDArray[np.bool_]:
         """Where every visit was disturbed, so that the latency is the least bad one, ``(devices, networks)``."""
-        return ~self.accepted.any(axis=2)
+        return np.asarray(~self.accepted.any(axis=2), dtype=np.bool_)
 
     @cached_property
     def latency_ms(self) -> Floats:

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from nasmw.candidates import Floats
 from nasmw.devices.measurements import Measurements, quantiles
-from nasmw.errors import DeviceError
 
 __all__ = ["DeviceNoise", "NoiseReport", "noise_report", "rank_agreement"]
 
@@ -21,13 +20,13 @@ class DeviceNoise:
 
     Attributes:
         device: Its name.
-        networks: The networks with two visits or more.
+        networks: The networks with two visits or more that count.
         visits: The visits that a latency is taken from, in the median.
         disturbed: The share of visits that were disturbed.
         unsettled: The networks of which every visit was.
         spread: The median of spread divided by latency.
         halves: Spearman's rank correlation of the latencies from two halves of each network's visits, averaged over
-            random halves.
+            random halves; NaN where fewer than three networks have two visits that count.
         whole: What `halves` would be for two full sets of visits, by Spearman and Brown: 2r / (1 + r).
     """
 
@@ -76,21 +75,16 @@ def noise_report(measurements: Measurements, *, splits: int = 20, seed: int = 0)
         measurements: What `measure` found.
         splits: How many random halves are averaged over.
         seed: What the halves are drawn from.
-
-    Raises:
-        DeviceError: If fewer than three networks have two visits or more.
     """
     rng = np.random.default_rng(seed)
     rows = []
     for number, device in enumerate(measurements.devices):
         wall, used = measurements.wall_ms[number], measurements.used[number]
         several = used.sum(axis=1) >= 2
-        if several.sum() < FEWEST:
-            raise DeviceError(
-                f"a rank agreement on {device!r} needs {FEWEST} networks with two visits or more, got {several.sum()}"
-            )
-        quantile = measurements.protocol["quantile"]
-        halves = float(np.mean([_halves(wall[several], used[several], quantile, rng) for _ in range(splits)]))
+        halves = float("nan")
+        if several.sum() >= FEWEST:
+            quantile = measurements.protocol["quantile"]
+            halves = float(np.mean([_halves(wall[several], used[several], quantile, rng) for _ in range(splits)]))
         visited = ~np.isnan(wall)
         rows.append(
             DeviceNoise(

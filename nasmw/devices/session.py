@@ -273,7 +273,9 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started."""
+    """End a process and what it started, unless it has been waited for: its number may be another one's by then."""
+    if process.returncode is not None:
+        return
     if sys.platform != "win32":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import weakref
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -83,7 +83,7 @@ class Node:
 
     def inputs(self) -> Iterator[Value]:
         """Yield the arguments that depend on the network's input."""
-        for leaf in pytree.tree_leaves(self.arguments):
+        for leaf in _leaves(self.arguments.values()):
             if isinstance(leaf, Value):
                 yield leaf
 
@@ -232,7 +232,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaves = pytree.tree_leaves((args, kwargs))
+        leaves = list(_leaves((*args, *kwargs.values())))
         depends = any(isinstance(leaf, _Traced) for leaf in leaves)
         name = func._schema.name.removeprefix("aten::")
         if depends and _reads_numbers(func, name, args):
@@ -251,17 +251,17 @@ class _Recorder(TorchDispatchMode):
                 return result
         if torch.Tag.nondeterministic_seeded in func.tags and operator != "scaled_dot_product_attention":
             raise DeviceError(f"the network cannot be exported: it draws random numbers by {name}")
-        real_args, real_kwargs = pytree.tree_map(_held, (args, kwargs))
-        result = func(*real_args, **real_kwargs)
+        real = {key: _mapped(_held, item) for key, item in kwargs.items()}
+        result = func(*(_mapped(_held, item) for item in args), **real)
         if not depends and (mutable or not _grows(leaves, result)):
             return result
         if name in COPIES and isinstance(args[0], _Traced) and result.dtype == args[0].dtype:
             return args[0] if result is args[0].held else self._stands_for(result, args[0].value)
-        arguments = pytree.tree_map(_described, _by_name(func, args, kwargs))
+        arguments = {key: _mapped(_described, item) for key, item in _by_name(func, args, kwargs).items()}
         if mutable:
             return self._in_place(name, operator, args, arguments)
-        result = pytree.tree_map_only(Tensor, self._traced, result)
-        outputs = tuple(leaf.value for leaf in pytree.tree_leaves(result) if isinstance(leaf, _Traced))
+        result = _mapped(lambda leaf: self._traced(leaf) if isinstance(leaf, Tensor) else leaf, result)
+        outputs = tuple(leaf.value for leaf in _leaves([result]) if isinstance(leaf, _Traced))
         self.nodes.append(Node(operator, arguments, outputs))
         return result
 
@@ -294,6 +294,22 @@ def _reads_numbers(func: Any, name: str, args: Any) -> bool:
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
 
 
+def _leaves(items: Iterable[Any]) -> Iterator[Any]:
+    """Yield the items, and those of lists and tuples among them: operators take and give nothing deeper."""
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            yield from item
+        else:
+            yield item
+
+
+def _mapped(function: Callable[[Any], Any], item: Any) -> Any:
+    """Return what a function makes of an item, or of each one in a list or tuple."""
+    if isinstance(item, (list, tuple)):
+        return [function(part) for part in item] if isinstance(item, list) else tuple(map(function, item))
+    return function(item)
+
+
 def _held(leaf: Any) -> Any:
     return leaf.held if isinstance(leaf, _Traced) else leaf
 
@@ -316,7 +332,7 @@ def _by_name(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 def _grows(leaves: Sequence[Any], result: Any) -> bool:
     """Return whether an operator on constants makes far more of them than it takes."""
     given = sum(leaf.numel() for leaf in leaves if isinstance(leaf, Tensor))
-    made = sum(leaf.numel() for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor))
+    made = sum(leaf.numel() for leaf in _leaves([result]) if isinstance(leaf, Tensor))
     return given > 0 and made > max(given, FOLDED_ELEMENTS)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from nasmw.candidates import Candidates, Outcomes, Status
+from nasmw.candidates import BUDGET, Candidates, Outcomes, Status
 from nasmw.context import Context
 from nasmw.errors import LogMismatchError
 from nasmw.log import TrialRecord
-from nasmw.middleware.values import check_count
+from nasmw.middleware.values import check_count, evaluation_keys
 from nasmw.result import Result, load
 from nasmw.strategy import Middleware, Verdict
 
@@ -24,9 +24,9 @@ class Cache(Middleware):
     """Tells the strategy what an earlier run on the same space has found, instead of evaluating it again.
 
     A candidate that is the network of a completed trial of the earlier run (equal rows, or equal by the space's
-    `function_key`) does not reach training: the strategy is told the scores and metrics of that trial, under the
-    status of a duplicate. It is no trial of this run, so `Result.best` does not look at it. Where a network was
-    evaluated several times, the first trial counts.
+    `function_key`; with the same budget, where there are budgets) does not reach training: the strategy is told the
+    scores and metrics of that trial, under the status of a duplicate. It is no trial of this run, so `Result.best` does
+    not look at it. Where a network was evaluated several times, the first trial counts.
 
     Scores of the earlier run are told as they were logged. Stages that change scores (`Penalize`, `Reward`) therefore
     stand before it in a chain, so that they change these as well.
@@ -66,13 +66,14 @@ class Cache(Middleware):
                 "behind it"
             )
         codes = np.frombuffer(b"".join(record.codes for record in records), dtype=context.space.dtype)
-        keys = context.space.function_keys(Candidates.of(context.space, codes.reshape(-1, len(context.space))))
+        budgets = [record.columns.get(BUDGET, math.nan) for record in records]
+        known = Candidates.of(context.space, codes.reshape(-1, len(context.space)), {BUDGET: budgets})
         self._known: dict[Hashable, TrialRecord] = {}
-        for key, record in zip(keys, records, strict=True):
+        for key, record in zip(evaluation_keys(context.space, known), records, strict=True):
             self._known.setdefault(key, record)
 
     def _screen(self, candidates: Candidates) -> Verdict:
-        records = [self._known.get(key) for key in self.context.space.function_keys(candidates)]
+        records = [self._known.get(key) for key in evaluation_keys(self.context.space, candidates)]
         passes = np.array([record is None for record in records], dtype=np.bool_)
         for row, record in enumerate(records):
             if record is not None:

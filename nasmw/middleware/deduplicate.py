@@ -11,7 +11,7 @@ import numpy as np
 
 from nasmw.candidates import BUDGET, Candidates, Outcomes, Status
 from nasmw.context import Context
-from nasmw.middleware.values import check_count
+from nasmw.middleware.values import check_count, evaluation_keys
 from nasmw.strategy import Middleware, Verdict
 
 __all__ = ["Deduplicate"]
@@ -129,11 +129,9 @@ class Deduplicate(Middleware):
         self._end_if_all_known()
 
     def _keys(self, candidates: Candidates) -> list[Hashable]:
-        keys = self.context.space.function_keys(candidates)
-        if BUDGET not in candidates.columns:
-            return keys
-        self._size = math.inf
-        return list(zip(keys, candidates.columns[BUDGET].tolist(), strict=True))
+        if BUDGET in candidates.columns:
+            self._size = math.inf
+        return evaluation_keys(self.context.space, candidates)
 
     def _remember(self, key: Hashable, name: str, outcomes: Outcomes, row: int) -> None:
         outcome = None

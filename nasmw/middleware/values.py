@@ -5,18 +5,29 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
-from nasmw.candidates import Candidates, Floats, Status
+from nasmw.candidates import BUDGET, Candidates, Floats, Status
 from nasmw.context import Context, Recorded
 from nasmw.profiler import Profiler
+from nasmw.space import Space
 
-__all__ = ["TRIED", "check_count", "check_number", "check_profiler", "name_of", "profiled"]
+__all__ = ["TRIED", "check_count", "check_number", "check_profiler", "evaluation_keys", "name_of", "profiled"]
 
 TRIED = frozenset({Status.COMPLETED, Status.DUPLICATE, Status.STOPPED})
 """The statuses of outcomes that may have the scores of a trial."""
+
+
+def evaluation_keys(space: Space, candidates: Candidates) -> list[Hashable]:
+    """Return one key per candidate: equal where two are the same function, with the same budget if they have one."""
+    keys = space.function_keys(candidates)
+    if BUDGET not in candidates.columns:
+        return keys
+    budgets = candidates.columns[BUDGET].tolist()
+    return [key if budget != budget else (key, budget) for key, budget in zip(keys, budgets, strict=True)]
 
 
 def profiled(context: Context, profiler: Profiler, candidates: Candidates) -> Floats:

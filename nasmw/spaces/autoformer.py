@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from nasmw.choice import Choice
 from nasmw.errors import SpaceError, did_you_mean
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
-from nasmw.spaces.layers import Cost, Linear, Size, total
+from nasmw.spaces.layers import Cost, Layer, Linear, Placed, Size, total
 
 __all__ = ["autoformer"]
 
@@ -107,16 +108,20 @@ class _RelativePosition(nn.Module):
 
 
 class _Attention(nn.Module):
+    numbers: Tensor
+
     def __init__(self, channels: int, heads: int, side: int) -> None:
         super().__init__()
         self.heads = heads
+        self.register_buffer("numbers", _relative_positions(side), persistent=False)
         self.query, self.key, self.value = (layer.module() for layer in _projections(channels, heads)[:3])
         self.projection = _projections(channels, heads)[3].module()
         self.relative_key = _RelativePosition(side)
         self.relative_value = _RelativePosition(side)
 
-    def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
+        numbers = self.numbers
         query, key, value = (
             layer(x).view(batch, tokens, self.heads, HEAD_CHANNELS).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
@@ -133,54 +138,142 @@ class _Attention(nn.Module):
         return out
 
 
-class _Block(nn.Module):
-    def __init__(self, channels: int, heads: int, ratio: float, side: int) -> None:
+class _Added(nn.Module):
+    """Adds what a module makes of the normalised input to the input."""
+
+    def __init__(self, channels: int, inside: nn.Module) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(channels)
-        self.attention = _Attention(channels, heads, side)
-        self.mlp_norm = nn.LayerNorm(channels)
-        first, second = _mlp(channels, ratio)
-        self.mlp = nn.Sequential(first.module(), nn.GELU(), second.module())
+        self.norm = nn.LayerNorm(channels)
+        self.inside = inside
 
-    def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), numbers)
-        mixed: Tensor = self.mlp(self.mlp_norm(x))
-        return x + mixed
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.inside(self.norm(x))
+        return out
 
 
-class _VisionTransformer(nn.Module):
-    numbers: Tensor
-
-    def __init__(self, channels: int, side: int, blocks: list[_Block], classifier: nn.Module) -> None:
+class _Embed(nn.Module):
+    def __init__(self, channels: int, side: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, channels, PATCH, stride=PATCH)
         self.class_token = nn.Parameter(torch.empty(1, 1, channels))
         self.positions = nn.Parameter(torch.empty(1, side**2 + 1, channels))
         nn.init.trunc_normal_(self.class_token, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.02)
-        self.register_buffer("numbers", _relative_positions(side), persistent=False)
-        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
+
+
+class _Classify(nn.Module):
+    def __init__(self, channels: int, classifier: nn.Module) -> None:
+        super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.classifier = classifier
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
-        for block in self.blocks:
-            x = block(x, self.numbers)
         scores: Tensor = self.classifier(self.norm(x)[:, 1:].mean(dim=1))
         return scores
+
+
+class _VisionTransformer(nn.Sequential):
+    """The layers of a network, one after the other."""
+
+
+@attrs.frozen
+class Embedding:
+    """Patches of RGB images, a class token before them and learned positions.
+
+    Attributes:
+        inputs: Channels of the image, 3.
+        outputs: Channels of a token.
+        side: Patches along one side of the image.
+    """
+
+    inputs: int
+    outputs: int
+    side: int
+
+    def module(self) -> nn.Module:
+        """Return the layer."""
+        return _Embed(self.outputs, self.side)
+
+    def cost(self, size: Size) -> Cost:
+        """Return the cost on an image."""
+        patches = self.side**2
+        tokens = Cost(params=self.outputs + (patches + 1) * self.outputs)
+        return Linear(self.inputs * PATCH**2, self.outputs).cost(patches) + tokens
+
+
+@attrs.frozen
+class Attention:
+    """Attention with relative positions after layer norm, added to its input.
+
+    Attributes:
+        channels: Of a token.
+        heads: Of 64 channels each.
+        side: Patches along one side of the image.
+    """
+
+    channels: int
+    heads: int
+    side: int
+
+    def module(self) -> nn.Module:
+        """Return the layer."""
+        return _Added(self.channels, _Attention(self.channels, self.heads, self.side))
+
+    def cost(self, tokens: int) -> Cost:
+        """Return the cost on a number of tokens."""
+        # Queries meet keys and relative keys; weights meet values and relative values.
+        products = Cost(macs=4 * self.heads * HEAD_CHANNELS * tokens**2)
+        norm_and_relative = Cost(params=2 * self.channels + 2 * 2 * (2 * self.side + 2) * HEAD_CHANNELS)
+        linear = total(layer.cost(tokens) for layer in _projections(self.channels, self.heads))
+        return linear + products + norm_and_relative
+
+
+@attrs.frozen
+class Mlp:
+    """Two linear layers with GELU between them after layer norm, added to their input."""
+
+    channels: int
+    hidden: int
+
+    @property
+    def layers(self) -> tuple[Linear, Linear]:
+        """The two linear layers."""
+        return Linear(self.channels, self.hidden), Linear(self.hidden, self.channels)
+
+    def module(self) -> nn.Module:
+        """Return the layer."""
+        first, second = self.layers
+        return _Added(self.channels, nn.Sequential(first.module(), nn.GELU(), second.module()))
+
+    def cost(self, tokens: int) -> Cost:
+        """Return the cost on a number of tokens."""
+        return total(layer.cost(tokens) for layer in self.layers) + Cost(params=2 * self.channels)
+
+
+@attrs.frozen
+class Classifier:
+    """Layer norm, the mean over the patches and a linear layer."""
+
+    channels: int
+    classes: int
+
+    def module(self) -> nn.Module:
+        """Return the layer."""
+        return _Classify(self.channels, Linear(self.channels, self.classes).module())
+
+    def cost(self, tokens: int) -> Cost:
+        """Return the cost, which does not depend on the number of tokens."""
+        return Linear(self.channels, self.classes).cost() + Cost(params=2 * self.channels)
 
 
 def _projections(channels: int, heads: int) -> list[Linear]:
     """Describe the linear layers of attention: query, key, value and output."""
     inner = heads * HEAD_CHANNELS
     return [Linear(channels, inner)] * 3 + [Linear(inner, channels)]
-
-
-def _mlp(channels: int, ratio: float) -> list[Linear]:
-    hidden = int(channels * ratio)
-    return [Linear(channels, hidden), Linear(hidden, channels)]
 
 
 @attrs.frozen
@@ -218,10 +311,35 @@ class _AutoFormer(Family):
     def build(self, architecture: dict[str, Any]) -> nn.Module:
         channels = architecture["embed_dim"]
         blocks = [
-            _Block(channels, architecture[f"block{i}.num_heads"], architecture[f"block{i}.mlp_ratio"], self.side)
+            nn.Sequential(
+                OrderedDict(
+                    attention=self.attention(channels, architecture[f"block{i}.num_heads"]).module(),
+                    mlp=self.mlp(channels, architecture[f"block{i}.mlp_ratio"]).module(),
+                )
+            )
             for i in range(architecture["depth"])
         ]
-        return _VisionTransformer(channels, self.side, blocks, Linear(channels, self.num_classes).module())
+        embedding, classifier = self.ends(channels)
+        return _VisionTransformer(
+            OrderedDict(embedding=embedding.module(), blocks=nn.Sequential(*blocks), classifier=classifier.module())
+        )
+
+    @property
+    def tokens(self) -> int:
+        """The patches and the class token."""
+        return self.side**2 + 1
+
+    def attention(self, channels: int, heads: int) -> Attention:
+        """Describe the first half of a block."""
+        return Attention(channels, heads, self.side)
+
+    def mlp(self, channels: int, ratio: float) -> Mlp:
+        """Describe the second half of a block."""
+        return Mlp(channels, int(channels * ratio))
+
+    def ends(self, channels: int) -> tuple[Embedding, Classifier]:
+        """Describe what comes before and after the blocks."""
+        return Embedding(3, channels, self.side), Classifier(channels, self.num_classes)
 
     def parts(self, size: Size) -> Iterator[Part]:
         if size != self.input_size:
@@ -229,32 +347,20 @@ class _AutoFormer(Family):
                 f"networks of {self.name!r} take images of {self.size} x {self.size} only, got {size[0]} x {size[1]}; "
                 "give autoformer(input_size=...) another size"
             )
-        yield Part(("embed_dim",), self.ends_cost)
+        yield Part.of(("embed_dim",), self.ends_layers)
         for number in range(max(PRESETS[self.preset].depths)):
-            for part, cost in (("num_heads", self.attention_cost), ("mlp_ratio", self.mlp_cost)):
-                yield Part(("depth", "embed_dim", f"block{number}.{part}"), partial(_if_deeper, cost, number))
+            for choice, describe in (("num_heads", self.attention), ("mlp_ratio", self.mlp)):
+                layers = partial(self.block_layers, describe, number)
+                yield Part.of(("depth", "embed_dim", f"block{number}.{choice}"), layers)
 
-    def ends_cost(self, channels: int) -> Cost:
-        """Return the cost of what comes before and after the blocks."""
-        patches = self.side**2
-        norm = Cost(params=2 * channels)
-        tokens = Cost(params=channels + (patches + 1) * channels)
-        return Linear(3 * PATCH**2, channels).cost(patches) + tokens + norm + Linear(channels, self.num_classes).cost()
+    def ends_layers(self, channels: int) -> list[Placed]:
+        """Return what comes before and after the blocks, where it is."""
+        embedding, classifier = self.ends(channels)
+        image = self.input_size
+        return [Placed(embedding, image, image), Placed(classifier, self.tokens, image)]
 
-    def attention_cost(self, channels: int, heads: int) -> Cost:
-        """Return the cost of attention and the layer norm before it."""
-        tokens = self.side**2 + 1
-        # Queries meet keys and relative keys; weights meet values and relative values.
-        products = Cost(macs=4 * heads * HEAD_CHANNELS * tokens**2)
-        norm_and_relative = Cost(params=2 * channels + 2 * 2 * (2 * self.side + 2) * HEAD_CHANNELS)
-        return total(layer.cost(tokens) for layer in _projections(channels, heads)) + products + norm_and_relative
-
-    def mlp_cost(self, channels: int, ratio: float) -> Cost:
-        """Return the cost of the two linear layers and the layer norm before them."""
-        tokens = self.side**2 + 1
-        return total(layer.cost(tokens) for layer in _mlp(channels, ratio)) + Cost(params=2 * channels)
-
-
-def _if_deeper(cost: Any, number: int, depth: int, *chosen: Any) -> Cost:
-    part: Cost = cost(*chosen) if depth > number else Cost()
-    return part
+    def block_layers(
+        self, describe: Callable[..., Layer], number: int, depth: int, channels: int, chosen: float
+    ) -> list[Placed]:
+        """Return one half of a block where it is, nothing where the network is not that deep."""
+        return [Placed(describe(channels, chosen), self.tokens, self.input_size)] if depth > number else []

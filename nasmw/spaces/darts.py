@@ -15,7 +15,7 @@ from nasmw.choice import Choice
 from nasmw.errors import SpaceError, did_you_mean
 from nasmw.space import Space
 from nasmw.spaces.family import Family, Part, positive
-from nasmw.spaces.layers import Conv, Cost, Linear, Size, strided, total
+from nasmw.spaces.layers import Conv, Cost, GlobalPool, Linear, Placed, Size, strided
 
 __all__ = ["darts"]
 
@@ -84,7 +84,7 @@ def darts(
 
 
 @attrs.frozen
-class _FactorizedReduction:
+class FactorizedReduction:
     """ReLU, two 1x1 convolutions of stride 2 on grids shifted by one pixel, concatenation and batch norm."""
 
     inputs: int
@@ -95,13 +95,30 @@ class _FactorizedReduction:
         return Conv(self.inputs, self.outputs // 2, stride=2, norm=False)
 
     def module(self) -> nn.Module:
-        return _FactorizedReductionModule(self.half, self.outputs)
+        return _ReductionModule(self.half, self.outputs)
 
     def cost(self, size: Size) -> Cost:
         return self.half.cost(size) + self.half.cost(size) + Cost(params=2 * self.outputs)
 
 
-class _FactorizedReductionModule(nn.Module):
+@attrs.frozen
+class Pool:
+    """The greatest value of windows of 3x3, or their mean, those at the border over fewer; it has no cost."""
+
+    channels: int
+    kind: str
+    stride: int
+
+    def module(self) -> nn.Module:
+        if self.kind == "max":
+            return nn.MaxPool2d(3, stride=self.stride, padding=1)
+        return nn.AvgPool2d(3, stride=self.stride, padding=1, count_include_pad=False)
+
+    def cost(self, size: Size) -> Cost:
+        return Cost()
+
+
+class _ReductionModule(nn.Module):
     def __init__(self, half: Conv, outputs: int) -> None:
         super().__init__()
         self.act = nn.ReLU()
@@ -116,15 +133,15 @@ class _FactorizedReductionModule(nn.Module):
         return out
 
 
-def _layers(operator: str, channels: int, stride: int) -> list[Conv | _FactorizedReduction]:
-    """Describe an operator by its layers; none for pooling and for a skip of stride 1."""
+def _layers(operator: str, channels: int, stride: int) -> list[Conv | FactorizedReduction | Pool]:
+    """Describe an operator by its layers; none for a skip of stride 1."""
     if operator == "skip_connect":
-        return [_FactorizedReduction(channels, channels)] if stride > 1 else []
+        return [FactorizedReduction(channels, channels)] if stride > 1 else []
     if "pool" in operator:
-        return []
+        return [Pool(channels, operator[:3], stride)]
     kernel = int(operator[-1])
     dilation = 2 if operator.startswith("dil") else 1
-    layers: list[Conv | _FactorizedReduction] = []
+    layers: list[Conv | FactorizedReduction | Pool] = []
     for each in (stride,) if dilation > 1 else (stride, 1):
         layers.append(_relu_conv(channels, channels, kernel, each, channels, dilation, norm=False))
         layers.append(Conv(channels, channels))
@@ -138,18 +155,10 @@ def _relu_conv(
 
 
 def _operator(operator: str, channels: int, stride: int) -> nn.Module:
-    if operator == "max_pool_3x3":
-        return nn.MaxPool2d(3, stride=stride, padding=1)
-    if operator == "avg_pool_3x3":
-        return nn.AvgPool2d(3, stride=stride, padding=1, count_include_pad=False)
+    if "pool" in operator:
+        (pool,) = _layers(operator, channels, stride)
+        return pool.module()
     return nn.Sequential(*(layer.module() for layer in _layers(operator, channels, stride)))
-
-
-def _operator_cost(operator: str, channels: int, stride: int, size: Size) -> Cost:
-    cost = Cost()
-    for number, layer in enumerate(_layers(operator, channels, stride)):
-        cost += layer.cost(strided(size, stride) if number else size)
-    return cost
 
 
 @attrs.frozen
@@ -171,12 +180,12 @@ class _Place:
     sizes: tuple[Size, Size]
 
     @property
-    def preparations(self) -> tuple[Conv | _FactorizedReduction, Conv]:
+    def preparations(self) -> tuple[Conv | FactorizedReduction, Conv]:
         """What brings both inputs to the cell's channels and to the size of the second."""
         older, newer = self.inputs
         second = _relu_conv(newer, self.channels)
         if self.after_reduction:
-            return _FactorizedReduction(older, self.channels), second
+            return FactorizedReduction(older, self.channels), second
         return _relu_conv(older, self.channels), second
 
     def stride(self, source: int) -> int:
@@ -297,26 +306,37 @@ class _DARTS(Family):
 
     def parts(self, size: Size) -> Iterator[Part]:
         places = list(self.places(size))
-        fixed = self.stem.cost(size) + self.classifier(size).cost()
-        for place in places:
-            for layer, at in zip(place.preparations, place.sizes, strict=True):
-                fixed += layer.cost(at)
-        yield Part((), lambda: fixed)
+        classifier = self.classifier(size)
+        last = strided(places[-1].sizes[1], 1 + places[-1].reduction)
+        fixed = [
+            Placed(self.stem, size, size),
+            *(Placed(layer, at, size) for p in places for layer, at in zip(p.preparations, p.sizes, strict=True)),
+            Placed(GlobalPool(classifier.inputs), last, size),
+            Placed(classifier, 1, size),
+        ]
+        yield Part.of((), lambda: fixed)
         for kind, node in itertools.product(("normal", "reduce"), range(INPUTS, INPUTS + NODES)):
             own = [place for place in places if place.reduction == (kind == "reduce")]
             for number in range(2):
                 scope: tuple[str, ...] = (f"{kind}.node{node}.op{number}",)
-                cost = partial(self.edge_cost, own, number)
+                layers = partial(self.edge_layers, size, own, number)
                 if len(self.pairs(node)) > 1:
-                    yield Part((f"{kind}.node{node}.inputs", *scope), cost)
+                    yield Part.of((f"{kind}.node{node}.inputs", *scope), layers)
                 else:
-                    yield Part(scope, partial(cost, self.pairs(node)[0]))
+                    yield Part.of(scope, partial(layers, self.pairs(node)[0]))
 
-    def edge_cost(self, places: list[_Place], number: int, pair: tuple[int, int], operator: str) -> Cost:
+    def edge_layers(
+        self, image: Size, places: list[_Place], number: int, pair: tuple[int, int], operator: str
+    ) -> list[Placed]:
+        """Return the layers of an operator in all cells of a kind."""
         source = pair[number]
-        return total(self.operator_cost(place, source, operator) for place in places)
+        return [placed for place in places for placed in self.operator_layers(image, place, source, operator)]
 
-    def operator_cost(self, place: _Place, source: int, operator: str) -> Cost:
+    def operator_layers(self, image: Size, place: _Place, source: int, operator: str) -> list[Placed]:
+        """Return the layers of an operator in one cell."""
         stride = place.stride(source)
         size = place.sizes[1] if source < INPUTS else strided(place.sizes[1], 1 + place.reduction)
-        return _operator_cost(operator, place.channels, stride, size)
+        return [
+            Placed(layer, strided(size, stride) if number else size, image)
+            for number, layer in enumerate(_layers(operator, place.channels, stride))
+        ]

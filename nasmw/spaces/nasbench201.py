@@ -356,24 +356,30 @@ class _NATSSize(Family):
 
     def parts(self, size: Size) -> Iterator[Part]:
         names = [f"layer{number}.width" for number in range(2 * STAGES - 1)]
-        yield Part((names[0],), partial(self._start, size))
+        image = size
+        yield Part.of((names[0],), partial(_nats_start, image))
         for number, scope in enumerate(itertools.pairwise(names), start=1):
-            yield Part(scope, partial(_reduction_cost if number % 2 else _nats_cell_cost, size))
+            yield Part.of(scope, partial(_reduction if number % 2 else _nats_cell, size, image))
             if number % 2:
                 size = strided(size, 2)
-        yield Part((names[-1],), self._end)
+        yield Part.of((names[-1],), partial(self._end, size, image))
 
-    def _start(self, size: Size, width: int) -> Cost:
-        return Conv(3, width, 3).cost(size) + _nats_cell_cost(size, width, width)
-
-    def _end(self, width: int) -> Cost:
-        return Cost(params=2 * width) + Linear(width, self.num_classes).cost()
-
-
-def _reduction_cost(size: Size, inputs: int, outputs: int) -> Cost:
-    return Reduction(inputs, outputs).cost(size)
+    def _end(self, size: Size, image: Size, width: int) -> list[Placed]:
+        return [
+            Placed(BatchNorm(width), size, image),
+            Placed(GlobalPool(width), size, image),
+            Placed(Linear(width, self.num_classes), 1, image),
+        ]
 
 
-def _nats_cell_cost(size: Size, inputs: int, outputs: int) -> Cost:
+def _nats_start(image: Size, width: int) -> list[Placed]:
+    return [Placed(Conv(3, width, 3), image, image), *_nats_cell(image, image, width, width)]
+
+
+def _reduction(size: Size, image: Size, inputs: int, outputs: int) -> list[Placed]:
+    return [Placed(Reduction(inputs, outputs), size, image)]
+
+
+def _nats_cell(size: Size, image: Size, inputs: int, outputs: int) -> list[Placed]:
     described = (_operation(name, outputs if source else inputs, outputs) for (source, _), name in NATS_CELL.items())
-    return total(layer.cost(size) for layer in described if layer)
+    return [Placed(layer, size, image) for layer in described if layer]

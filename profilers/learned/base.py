@@ -216,10 +216,13 @@ class LearnedProfiler(Profiler):
             weights: ``(n,)`` numbers above 0, how much each sample counts; 1 by default.
 
         Raises:
+            OrderError: If the profiler is frozen.
             SpaceError: If an architecture is not of the space.
             ProfilerError: If candidates are of another space, there are too few, or values are not finite, all equal,
                 or not positive where logarithms are learnt.
         """
+        if self.frozen:
+            raise OrderError(f"{self!r} is frozen: strategies may rely on its table; make another LearnedProfiler")
         samples = self._checked(architectures, values, weights)
         self._learn(samples)
         return self

@@ -276,10 +276,10 @@ class HardwareModel:
         def closure() -> Tensor:
             optimizer.zero_grad()
             result = loss()
-            result.backward()  # type: ignore[no-untyped-call]
+            result.backward()
             return result
 
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
         names = ("weights", "powers", "software", "launches", "usual")
         self._state = {name: variable.detach().numpy().copy() for name, variable in zip(names, variables, strict=True)}
         self._state["centre"] = centre

@@ -1,4 +1,4 @@
-"""LayerCounts, PlacedCounts and LayerWork: encodings of the layers that a network consists of, and of the work that they are."""
+"""LayerCounts, PlacedCounts and LayerWork: encodings of a network's layers, and of the work that they are."""
 
 from __future__ import annotations
 

@@ -241,7 +241,8 @@ def _likelihood(
     projected = whitened[:, :-1].T @ whitened[:, -1]
     squares = float(whitened[:, -1] @ whitened[:, -1] - projected @ np.linalg.solve(inner, projected))
     prior = float((((logarithms - centre) / WIDTH) ** 2).sum())
-    return -0.5 * (squares + np.linalg.slogdet(inner)[1] + prior) - float(np.log(np.diagonal(factor)).sum())
+    determinant = float(np.linalg.slogdet(inner)[1])
+    return -0.5 * (squares + determinant + prior) - float(np.log(np.diagonal(factor)).sum())
 
 
 def _solved(model: _Model, values: Floats, target: Floats, weights: Floats) -> _Solved:
@@ -294,7 +295,7 @@ class TransferProfiler(LearnedProfiler):
         transform: As for `LearnedProfiler`; it applies to the target's values only.
 
     Attributes:
-        sources: The source profilers.
+        sources: The source profilers. One that goes on learning changes what the transfer says: freeze it first.
 
     Raises:
         TypeError: If a source is no profiler.
