@@ -17,6 +17,10 @@ validate, in the order of the file) and rows 0 to 3,999 of HELP's set:
 - Descriptors: the widths of the priors in `nasmw.profilers.learned.descriptors`. They were chosen by leaving out each
   GPU in turn, on other networks than those of the test; so the *devices* are no fresh ones for these few numbers.
 
+Looked at once, the test rows changed none of these; but some lines were added to the tables after that: least squares
+and recent among the predictors, the choice of nine among HELP's sources, five networks in the place of one to tell what
+a launch costs, and adaptive intervals, whose only number is the default of `AdaptiveIntervals`.
+
 The measured sets of CompOFA with fixed kernels are not used: their latencies forget the resolution, so that rows of the
 test are among those of the training. What the publication calls RMSE is the mean absolute error, and is compared so.
 The rows of the files are in the order of the measurement; on the RTX 2080 Ti the speed of small networks changes with

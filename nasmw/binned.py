@@ -19,7 +19,7 @@ import numpy.typing as npt
 from nasmw.candidates import Codes
 from nasmw.diagram import Diagram, Layer
 
-__all__ = ["PROVED", "Binned", "Limit", "Scale", "bins_for", "bytes_for", "cheapest"]
+__all__ = ["PROVED", "Binned", "Front", "Limit", "Scale", "bins_for", "bytes_for", "cheapest"]
 
 BLOCK = 4096
 CELLS = 2**18  # gathered at a time while sampling
@@ -111,11 +111,13 @@ class Scale:
         """The shape of one state's values by slack; index 0 of each axis stands for less than none."""
         return tuple(most + 2 for most in self.most)
 
-    def taken(self, layer: Layer, *, down: bool) -> npt.NDArray[np.int64]:
+    def taken(
+        self, layer: Layer, *, down: bool, edges: npt.NDArray[np.intp] | slice = slice(None)
+    ) -> npt.NDArray[np.int64]:
         """Return ``(k, e)`` bins that each edge takes, rounded down or up, at most one more than there are."""
         widths = np.array(self._widths, dtype=np.int64).reshape(-1, 1)
         most = np.array(self.most, dtype=np.int64).reshape(-1, 1)
-        cost = layer.cost[: len(self.most)]
+        cost = layer.cost[: len(self.most), edges]
         taken: npt.NDArray[np.int64] = np.minimum(cost // widths if down else -(-cost // widths), most + 1)
         return taken
 
@@ -139,6 +141,40 @@ class Scale:
             own[1 : max(first - spent, 0) + 1] = True
             result = np.logical_and.outer(result, own)
         return result
+
+
+@attrs.frozen(eq=False)
+class Front:
+    """Paths from the root to one layer.
+
+    Attributes:
+        number: The number of layers behind them.
+        state: ``(n,)`` the state that each has reached.
+        spent: ``(k, n)`` what each has added to the costs.
+        slack: ``(k, n)`` the bins that are left, with costs rounded down.
+        ways: ``(n,)`` the number of paths on to the end, as `Binned.total` counts them, but for one factor.
+        codes: ``(n, d)`` the assignments; 0 where they are not decided yet.
+    """
+
+    number: int
+    state: npt.NDArray[np.intp]
+    spent: npt.NDArray[np.int64]
+    slack: npt.NDArray[np.intp]
+    ways: npt.NDArray[np.float64]
+    codes: Codes
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def __getitem__(self, rows: npt.NDArray[Any] | slice) -> Front:
+        return Front(
+            self.number,
+            self.state[rows],
+            self.spent[:, rows],
+            self.slack[:, rows],
+            self.ways[rows],
+            self.codes[rows],
+        )
 
 
 class Binned:
@@ -168,6 +204,8 @@ class Binned:
             self._exponent = exponent
         self.total = float(self._counts.pop(0).sum())
         self._steps = [self._padded(layer) for layer in diagram.layers]
+        self._starts = [layer.starts for layer in diagram.layers]
+        self._highest = np.array([limit.high + limit.error for limit in limits], dtype=np.int64).reshape(-1, 1)
 
     # -- counting -----------------------------------------------------------------------------------------------
 
@@ -254,15 +292,23 @@ class Binned:
         size = max(CELLS // widest, 256)
         for start in range(0, n, size):
             part = source if isinstance(source, np.random.Generator) else source[start : start + size]
-            self._walk(codes[start : start + size], part)
+            rows = codes[start : start + size]
+            slack = np.repeat(np.array(self._scale.most, dtype=np.intp)[:, None], len(rows), axis=1)
+            self._walk(rows, part, 0, np.zeros(len(rows), dtype=np.intp), slack)
         return codes
 
-    def _walk(self, codes: Codes, source: np.random.Generator | npt.NDArray[np.int64]) -> None:
+    def _walk(
+        self,
+        codes: Codes,
+        source: np.random.Generator | npt.NDArray[np.int64],
+        number: int,
+        state: npt.NDArray[np.intp],
+        slack: npt.NDArray[np.intp],
+    ) -> None:
+        """Decide what the layers from one on decide, from its states ``(n,)`` on, with ``(k, n)`` bins left."""
         n = len(codes)
-        state = np.zeros(n, dtype=np.intp)
-        slack = [np.full(n, most, dtype=np.intp) for most in self._scale.most]
         ranks = None if isinstance(source, np.random.Generator) else source.astype(np.float64)
-        for steps, counts in zip(self._steps, self._counts, strict=True):
+        for steps, counts in zip(self._steps[number:], self._counts[number:], strict=True):
             index = steps.child.take(state, axis=1)
             for k, most in enumerate(self._scale.most):
                 left = steps.bins[k].take(state, axis=1)
@@ -293,37 +339,58 @@ class Binned:
 
     # -- enumeration --------------------------------------------------------------------------------------------
 
-    def paths(self) -> Iterator[Codes]:
+    @property
+    def root(self) -> Front:
+        """The path of no edge."""
+        return Front(
+            0,
+            np.zeros(1, dtype=np.intp),
+            np.zeros((len(self.bins), 1), dtype=np.int64),
+            np.array(self._scale.most, dtype=np.intp).reshape(-1, 1),
+            np.array([self.total]),
+            np.zeros((1, len(self.diagram.variables)), dtype=self.diagram.dtype),
+        )
+
+    def extended(self, front: Front) -> Front:
+        """Return all paths that are one edge longer, without those that lead to no path within the limits."""
+        layer, starts = self.diagram.layers[front.number], self._starts[front.number]
+        degree = starts[front.state + 1] - starts[front.state]
+        row = np.repeat(np.arange(len(front)), degree)
+        edge = starts[front.state[row]] + np.arange(len(row)) - np.repeat(np.cumsum(degree) - degree, degree)
+        spent = front.spent[:, row] + layer.cost[: len(self.bins), edge]
+        slack = front.slack[:, row] - self._scale.taken(layer, down=True, edges=edge)
+        child = layer.child[edge]
+        ways = self._counts[front.number][(child, *np.maximum(slack + 1, 0))]
+        kept = np.flatnonzero((ways > 0) & (spent <= self._highest).all(axis=0))
+        codes = front.codes[row[kept]]
+        codes[:, list(layer.variables)] = layer.codes[layer.combination[edge[kept]]]
+        return Front(front.number + 1, child[kept], spent[:, kept], slack[:, kept], ways[kept], codes)
+
+    def paths(self, start: Front | None = None) -> Iterator[Codes]:
         """Yield blocks of assignments, in the order of ranks: all those within the limits, and some beyond by rounding.
 
         Branches that lead to none are not visited.
+
+        Args:
+            start: Only assignments that go on from these paths; all of them by default.
         """
-        root = np.zeros(1, dtype=np.intp)
-        spent = np.zeros((len(self.bins), 1), dtype=np.int64)
-        slack = np.array(self._scale.most, dtype=np.intp).reshape(-1, 1)
-        stack = [(0, root, spent, slack, np.zeros((1, len(self.diagram.variables)), dtype=self.diagram.dtype))]
-        highest = np.array([limit.high + limit.error for limit in self._scale.limits], dtype=np.int64).reshape(-1, 1)
+        stack = [self.root if start is None else start]
         while stack:
-            number, state, spent, slack, codes = stack.pop()
-            if number == len(self.diagram.layers):
-                yield codes
+            front = stack.pop()
+            if front.number == len(self.diagram.layers):
+                yield front.codes
                 continue
-            layer = self.diagram.layers[number]
-            starts = layer.starts
-            degree = np.diff(starts)[state]
-            row = np.repeat(np.arange(len(state)), degree)
-            edge = starts[state[row]] + np.arange(len(row)) - np.repeat(np.cumsum(degree) - degree, degree)
-            spent = spent[:, row] + layer.cost[: len(self.bins), edge]
-            slack = slack[:, row] - self._scale.taken(layer, down=True)[:, edge]
-            child = layer.child[edge]
-            ways = self._counts[number][(child, *np.maximum(slack + 1, 0))]
-            kept = np.flatnonzero((ways > 0) & (spent <= highest).all(axis=0))
-            codes = codes[row[kept]]
-            codes[:, list(layer.variables)] = layer.codes[layer.combination[edge[kept]]]
-            parts = [slice(start, start + BLOCK) for start in range(0, len(kept), BLOCK)]
-            for part in reversed(parts):
-                rows = kept[part]
-                stack.append((number + 1, child[rows], spent[:, rows], slack[:, rows], codes[part]))
+            longer = self.extended(front)
+            parts = [slice(first, first + BLOCK) for first in range(0, len(longer), BLOCK)]
+            stack.extend(longer[part] for part in reversed(parts))
+
+    def drawn(self, front: Front, n: int, rng: np.random.Generator) -> Codes:
+        """Return ``(n, d)`` assignments, uniform over those that go on from paths of a front, as `sample` does."""
+        total = np.cumsum(front.ways)
+        row = np.minimum(np.searchsorted(total, rng.random(n) * total[-1], side="right"), len(front) - 1)
+        codes = front.codes[row]
+        self._walk(codes, rng, front.number, front.state[row], front.slack[:, row])
+        return codes
 
 
 def cheapest(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, down: bool) -> tuple[int, Codes] | None:

@@ -22,6 +22,7 @@ from nasmw.limits import Bounded, TableRange, as_constraints, bounded, ranges
 from nasmw.profiler import Profiler
 from nasmw.repair import Repair
 from nasmw.space import Space, check_draw
+from nasmw.walk import Walk
 
 __all__ = ["Count", "Diagnosis", "Estimate", "FeasibleSet", "LimitReport", "Optimum", "by_construction"]
 
@@ -322,6 +323,26 @@ class FeasibleSet:
             batch = batch[np.flatnonzero(self.holds(batch))]
             if len(batch):
                 yield batch
+
+    def walk(self) -> Walk:
+        """Return a walk that decides on an architecture of the set one choice after the other.
+
+        Raises:
+            ConstraintError: If the set is empty; says why.
+        """
+        if self._counts is None or self._empty:
+            raise ConstraintError(str(self.diagnose()))
+        if not self._limits and not self.rejected:
+            return Walk(self._counts)
+        # From every state some path adds nothing to a cost: one upper limit alone is met exactly where it can be.
+        alone = len(self._limits) == 1 and all(math.isinf(term.low) for term in self.constraints)
+        highest = self._limits[0].high - self._limits[0].error if alone else -1
+        if self.rejected:
+            return Walk(self._counts, self._holds)
+        return Walk(self._counts) if self._counts.exact else Walk(self._counts, self._holds, highest)
+
+    def _holds(self, codes: Codes) -> npt.NDArray[np.bool_]:
+        return self.holds(self._candidates(codes))
 
     # -- the nearest, the least, the greatest -------------------------------------------------------------------
 

@@ -59,8 +59,8 @@ def from_config(
     Example:
         >>> from nasmw.testing import toy_space
         >>> profilers = from_config(toy_space(), {"profilers": {"weights": {"kind": "params"}}})
-        >>> profilers["weights"]
-        <ParamsProfiler 'weights'>
+        >>> profilers["weights"].name
+        'weights'
     """
     if not isinstance(space, Space):
         raise TypeError(f"from_config takes a Space first, got {type(space).__name__}")

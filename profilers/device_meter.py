@@ -6,6 +6,7 @@ import hashlib
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from nasmw.devices.session import Session
     from nasmw.spaces.layers import Placed
 
-__all__ = ["Meter", "as_device", "as_store"]
+__all__ = ["Meter", "as_device", "as_store", "layer_of"]
 
 NETWORKS_AT_ONCE = 16
 LAYERS_AT_ONCE = 128
@@ -147,7 +148,7 @@ class Meter:
 
     def layers(self, placed: Sequence[Placed], *, progress: bool = False) -> dict[str, Measured]:
         """Return the latency of each layer by itself, by its key."""
-        makes: dict[str, Make] = {one.key: _Layer(one, self.example.shape[0]) for one in placed}
+        makes: dict[str, Make] = {one.key: partial(layer_of, one, self.example.shape[0]) for one in placed}
         return self._measured(self.layer_subject, makes, LAYERS_AT_ONCE, "layers" if progress else "")
 
     def known_layers(self, placed: Sequence[Placed]) -> int:
@@ -269,31 +270,31 @@ class _Network:
         return network_of(meter._needed_space(), self.architecture, meter.example, meter.resolution)
 
 
-class _Layer:
-    """Makes a layer when it is wanted, and what it is applied to."""
+def layer_of(placed: Placed, batch: int) -> tuple[nn.Module, Tensor]:
+    """Return a layer by itself, with weights as measurements want them, and what it is applied to.
 
-    def __init__(self, placed: Placed, batch: int) -> None:
-        self.placed = placed
-        self.batch = batch
+    Args:
+        placed: The layer; its description has `inputs` or `channels`, the number of channels that come in.
+        batch: The batch size.
 
-    def __call__(self) -> tuple[nn.Module, Tensor]:
-        layer: Any = self.placed.layer
-        channels = getattr(layer, "inputs", None) or getattr(layer, "channels", None)
-        if not isinstance(channels, int):
-            raise ProfilerError(
-                f"what {self.placed.key!r} is applied to is not known: its description has neither `inputs` nor "
-                "`channels`, the number of channels that come in"
-            )
-        at = self.placed.at
-        tokens = () if at == 1 else (at,)
-        example = (
-            torch.zeros(self.batch, *tokens, channels)
-            if isinstance(at, int)
-            else torch.zeros(self.batch, channels, *at)
+    Raises:
+        ProfilerError: If the description has neither.
+    """
+    layer: Any = placed.layer
+    channels = getattr(layer, "inputs", None) or getattr(layer, "channels", None)
+    if not isinstance(channels, int):
+        raise ProfilerError(
+            f"what {placed.key!r} is applied to is not known: its description has neither `inputs` nor "
+            "`channels`, the number of channels that come in"
         )
-        with torch.random.fork_rng(devices=()):
-            torch.default_generator.manual_seed(0)
-            return sensible_weights(layer.module(), example), example
+    if isinstance(placed.at, int):
+        shape = (channels,) if placed.at == 1 else (placed.at, channels)
+    else:
+        shape = (channels, *placed.at)
+    example = torch.zeros(batch, *shape)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(0)
+        return sensible_weights(layer.module(), example), example
 
 
 def _one_tensor(example_input: ExampleLike) -> Tensor:

@@ -64,9 +64,10 @@ class MlonmcuProfiler(MultiProfiler):
 
     Example:
         >>> from nasmw.testing import toy_space
-        >>> MlonmcuProfiler(toy_space(), torch.zeros(1, 3, 8, 8), target="spike", executable="no-such-command")
+        >>> example = torch.zeros(1, 3, 8, 8)
+        >>> MlonmcuProfiler(toy_space(), example, target="spike", executable="nowhere")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        nasmw.errors.ProfilerError: the command 'no-such-command' is not found; ...
+        nasmw.errors.ProfilerError: the command 'nowhere' is not found; ...
     """
 
     def __init__(

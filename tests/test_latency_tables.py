@@ -14,11 +14,19 @@ from torch import nn
 
 from nasmw import Choice, Filter, Space
 from nasmw.errors import DeviceError, ProfilerError
-from nasmw.profilers import DeviceProfiler, LatencyTable, LookupTableProfiler, MeasurementStore, build_latency_table
+from nasmw.profilers import (
+    DeviceProfiler,
+    LatencyTable,
+    LookupTableProfiler,
+    MeasurementStore,
+    build_latency_table,
+    required_layers,
+)
+from nasmw.profilers.device_meter import layer_of
 from nasmw.profilers.lookup_choices import ChoiceParts
 from nasmw.profilers.lookup_fit import cross_validated, non_negative_least_squares
 from nasmw.profilers.lookup_samples import draw
-from nasmw.spaces import compofa, nasbench201
+from nasmw.spaces import autoformer, compofa, darts, nasbench201, nats_size
 from nasmw.testing import FakeDevice, fake_latency, toy_space
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -49,6 +57,18 @@ def test_each_distinct_layer_is_measured_once() -> None:
     device = FakeDevice()
     table = build(CELLS, device, CIFAR, networks=8)
     assert len(table.layers) + 8 < device.exported <= len(table.layers) + 8 + 2, "and the anchor of the protocol"
+
+
+@pytest.mark.parametrize(
+    "space",
+    [darts(cells=4, channels=4), nats_size(widths=(8, 16)), autoformer("tiny", input_size=32)],
+    ids=lambda space: space.name,
+)
+def test_layers_run_where_they_are_described_and_have_their_parameters(space: Space) -> None:
+    for placed in {placed.key: placed for placed in required_layers(space)}.values():
+        model, example = layer_of(placed, batch=2)
+        assert len(model(example)) == 2
+        assert sum(parameter.numel() for parameter in model.parameters()) == placed.cost().params, placed.key
 
 
 def slower_alone(model: nn.Module, example: torch.Tensor) -> float:

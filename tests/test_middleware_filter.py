@@ -372,7 +372,7 @@ def test_margin_agrees_with_a_check_by_hand():
 
 
 def test_margin_leaves_exact_values_alone():
-    chain, *_ = start(COST <= COSTS[1], Unsure(1.0) <= 100, margin=2.0)
+    chain, *_ = start(TableProfiler(SPACE) <= COSTS[1], Unsure(1.0) <= 100, margin=2.0)
     assert widths(chain.ask(4)) == [4, 8]
 
 

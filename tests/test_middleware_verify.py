@@ -11,7 +11,7 @@ from nasmw import Chain, Filter, Search, Verify
 from nasmw.candidates import Outcomes, Status
 from nasmw.context import Context
 from nasmw.cost import CostTable
-from nasmw.errors import ConstraintError, ProfilerError
+from nasmw.errors import ConstraintError, DeviceError, ProfilerError
 from nasmw.profiler import Profiler
 from nasmw.strategies import Random
 from nasmw.tabled import TabledProfiler
@@ -215,3 +215,47 @@ def test_a_guard_keeps_away_from_the_limit_by_the_error_of_measuring():
         Verify(Predicting() <= 9.0, Noisy(), guard=-1.0)
     with pytest.raises(ProfilerError, match="states none"):
         start(Predicting(2.0) <= 9.0, Measuring(), guard=1.0)[0].ask(4)
+
+
+class Failing(Measuring):
+    """Fails on some widths."""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.failing = widths
+
+    def _profile(self, architecture):
+        value = super()._profile(architecture)
+        if architecture["width"] in self.failing:
+            raise DeviceError("the device was ended\nwith a traceback")
+        return value
+
+
+def test_a_device_that_fails_costs_a_candidate_and_the_search_goes_on():
+    measured = Failing(8)
+    chain, _, inner, context = start(Predicting(3.0) <= 13.0, measured, [POOL[1], POOL[2], POOL[1]])
+    assert widths(chain.ask(3)) == [12]
+    assert measured.seen == [8, 12], "what failed once is known to"
+    (told,) = inner.told
+    assert set(told.status) == {Status.FAILED} and told.reasons == ("the device was ended",) * 2
+    assert context.funnel.counts["Verify", "failed", "measured cannot be measured"] == 2
+
+
+def test_a_device_that_always_fails_ends_the_search():
+    pool = [{**POOL[1], "block0.op": "conv", "block0.kernel": k, "block0.expand": e} for k in (1, 3, 5) for e in (1, 2)]
+    chain, *_ = start(Predicting() <= 9.0, Failing(8), pool)
+    with pytest.raises(DeviceError, match="the device was ended"):
+        chain.ask(6)
+
+
+def test_failures_are_known_to_a_replay(tmp_path: Path):
+    def search(measured):
+        predicted = Relative(0.2)
+        chain = Chain(Random(), Verify(predicted <= 12.0, measured))
+        return Search(SPACE, chain, score, log=tmp_path / "run.db", progress=False)
+
+    before = search(Failing(12)).run(trials=8)
+    again = Failing()
+    after = search(again).run(trials=8)
+    assert again.seen == [] and [t.architecture for t in before.trials] == [t.architecture for t in after.trials]
+    assert all(trial.architecture["width"] != 12 for trial in after.trials)

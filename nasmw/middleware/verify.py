@@ -10,13 +10,16 @@ import numpy.typing as npt
 from nasmw.candidates import Candidates, Floats, Status
 from nasmw.constraint import Constraint, Constraints, exactly
 from nasmw.context import Context
-from nasmw.errors import ConstraintError, ProfilerError
+from nasmw.errors import ConstraintError, DeviceError, ProfilerError
 from nasmw.middleware.margins import knows_error, std_of
 from nasmw.middleware.values import check_count, check_number, check_profiler, profiled
 from nasmw.profiler import Profiler
 from nasmw.strategy import Middleware, Verdict
 
 __all__ = ["Verify"]
+
+FAILURES = 5
+"""So many candidates in a row on which the device fails are the device's fault, and end the search with its error."""
 
 
 class Verify(Middleware):
@@ -26,6 +29,9 @@ class Verify(Middleware):
     whose interval is within the limit passes, and one whose interval is beyond it is turned away, unmeasured both. One
     whose interval straddles the limit is measured; what was measured decides. Measured values ride along as a column
     under the name of the measuring profiler, NaN for those that were not measured, and are written to the log.
+
+    A candidate on which the device fails is turned away as failed, and the search goes on; five of them in a row end it
+    with the device's error.
 
     Where few candidates are to be measured, put a `Verify` outside of what is cheap and choosy: in
     ``Chain(Evolution(...), Filter(latency <= 25.0), Rank(score, groups_of=10), Verify(latency <= 25.0, measured))``
@@ -48,6 +54,7 @@ class Verify(Middleware):
         TypeError: If `limit` is no limit, or `measured` no profiler.
         ValueError: If a number is out of range.
         ProfilerError: If both profilers have one name; at setup, if the first one states no error.
+        DeviceError: During a run, if the device fails on five candidates in a row.
 
     Example:
         >>> from nasmw.testing import TableProfiler, toy_space
@@ -123,6 +130,8 @@ class Verify(Middleware):
             )
         self._seen = 0
         self._measurements = 0
+        self._failures = 0  # in a row
+        self._errors: dict[bytes, str] = {}
         if self.pushdown and (wide := self._wide()) is not None:
             self.inner.offer(wide)
 
@@ -148,7 +157,8 @@ class Verify(Middleware):
         for row in np.flatnonzero(beyond).tolist():
             causes[row] = f"{self.predicted.name} beyond {self._text} by {self.margin:g} std"
             reasons[row] = f"{self.predicted.name} = {values[row]:.6g} +- {slack[row]:.3g}, the limit is {self._text}"
-        passes, found, unmeasured = within, np.full(len(candidates), np.nan), np.zeros(len(candidates), dtype=np.bool_)
+        passes, found = within, np.full(len(candidates), np.nan)
+        unmeasured, failed = np.zeros((2, len(candidates)), dtype=np.bool_)
         for row in range(len(candidates)):
             self._seen += 1
             if within[row] or beyond[row]:
@@ -157,6 +167,9 @@ class Verify(Middleware):
                 unmeasured[row] = True
                 continue
             self._measurements += 1
+            if not self._can_be_measured(candidates[row]):
+                failed[row] = True
+                continue
             found[row] = value = profiled(context, self.measured, candidates[row])[0]
             slack_of_it = self._slack_of_measuring(candidates[row])
             passes[row] = self._low <= value - slack_of_it and value + slack_of_it <= self._high
@@ -167,7 +180,8 @@ class Verify(Middleware):
         if not np.isnan(found).all() or self.measured.name in candidates.columns:
             columns[self.measured.name] = _filled(found, candidates.columns.get(self.measured.name))
         self._skip(candidates, values, slack, unmeasured)
-        return Verdict(passes, causes, reasons, columns=columns, held=unmeasured)
+        self._fail(candidates[failed])
+        return Verdict(passes, causes, reasons, columns=columns, held=unmeasured | failed)
 
     @property
     def _text(self) -> str:
@@ -178,11 +192,34 @@ class Verify(Middleware):
         )
 
     def _slack_of_measuring(self, candidate: Candidates) -> float:
-        return (
-            self.guard * float(std_of(self.context.stage, self.context, self.measured, candidate)[0])
-            if self.guard
-            else 0.0
-        )
+        if not self.guard:
+            return 0.0
+        return self.guard * float(std_of(self.context.stage, self.context, self.measured, candidate)[0])
+
+    def _can_be_measured(self, candidate: Candidates) -> bool:
+        """Measure a candidate; return whether that worked, through the log, so that a replay knows it too."""
+
+        def compute(one: Candidates) -> list[float]:
+            try:
+                profiled(self.context, self.measured, one)
+            except DeviceError as error:
+                if self._failures + 1 >= FAILURES:
+                    raise
+                self._errors[one.row_keys()[0]] = str(error).splitlines()[0]
+                return [0.0]
+            return [1.0]
+
+        name = f"whether {self.measured.name} can be measured"
+        worked = bool(self.context.recorded(name, candidate, compute)[0])
+        self._failures = 0 if worked else self._failures + 1
+        return worked
+
+    def _fail(self, candidates: Candidates) -> None:
+        """Turn away those on which the device failed."""
+        if len(candidates):
+            cause = f"{self.measured.name} cannot be measured"
+            reasons = [self._errors.get(key, cause) for key in candidates.row_keys()]
+            self.turn_away(candidates, Status.FAILED, [cause] * len(candidates), reasons)
 
     def _affordable(self) -> bool:
         return self.at_most is None or self._measurements + 1 <= self.at_most * self._seen

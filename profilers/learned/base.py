@@ -442,6 +442,11 @@ class LearnedProfiler(Profiler):
             ProfilerError: If it is no such file, has a later format, or is about another space.
         """
         header, arrays = files.read(path, space)
+        if header.get("encoding", "transfer(").startswith("transfer("):
+            raise ProfilerError(
+                f"{os.fspath(path)!r} was saved by another class; load it by "
+                "TransferProfiler.load(path, space, source) or HardwareModel.load(path, space)"
+            )
         made = cls(
             space,
             make_predictor(header["predictor"]["kind"], **header["predictor"]["parameters"]),
