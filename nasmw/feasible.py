@@ -328,18 +328,19 @@ class FeasibleSet:
         """Return a walk that decides on an architecture of the set one choice after the other.
 
         Raises:
-            ConstraintError: If the set is empty; says why.
+            ConstraintError: If the set is empty, or no architecture of it was found; says why.
         """
         if self._counts is None or self._empty:
             raise ConstraintError(str(self.diagnose()))
-        if not self._limits and not self.rejected:
+        if not self.rejected and (not self._limits or self._counts.exact):
             return Walk(self._counts)
-        # From every state some path adds nothing to a cost: one upper limit alone is met exactly where it can be.
-        alone = len(self._limits) == 1 and all(math.isinf(term.low) for term in self.constraints)
+        # From every state some path adds nothing to a cost: an upper limit on its own is met where slack is left.
+        alone = not self.rejected and len(self._limits) == 1 and all(math.isinf(term.low) for term in self.constraints)
         highest = self._limits[0].high - self._limits[0].error if alone else -1
-        if self.rejected:
-            return Walk(self._counts, self._holds)
-        return Walk(self._counts) if self._counts.exact else Walk(self._counts, self._holds, highest)
+        try:
+            return Walk(self._counts, self._holds, highest)
+        except ConstraintError as error:
+            raise ConstraintError(f"{error}. {self.diagnose()}") from None
 
     def _holds(self, codes: Codes) -> npt.NDArray[np.bool_]:
         return self.holds(self._candidates(codes))

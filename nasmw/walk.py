@@ -34,6 +34,9 @@ class Walk:
         highest: What a path may have spent at most of the one cost so that a path on to the end surely meets the
             limits; -1 where that is not known.
 
+    Raises:
+        ConstraintError: If no assignment that meets the limits is found.
+
     Example:
         >>> from nasmw import Choice, Space
         >>> from nasmw.cost import CostTable
@@ -61,6 +64,7 @@ class Walk:
         self._layers = counts.diagram.layers
         self._ahead = counts.extended(counts.root)  # all ways through the layer that is being decided
         self._place = 0
+        self._known = False  # whether what was decided so far is known to lead within the limits
         self._variable: int | None = None
         self._options: tuple[int, ...] = ()
         self._go_on()
@@ -126,7 +130,7 @@ class Walk:
         ahead = self._ahead
         column = ahead.codes[:, variable]
         listed: list[int] = np.unique(column).tolist()
-        if self._holds is None or len(listed) == 1:
+        if self._holds is None or (len(listed) == 1 and self._known):
             return tuple(listed)
         proved: set[int] = set()
         if self._highest >= 0:
@@ -138,7 +142,8 @@ class Walk:
             option for option in listed if option in proved or self._leads(ahead[np.flatnonzero(column == option)])
         ]
         if not found:
-            raise ConstraintError(f"none of the first {SEARCHED} architectures meets the limits by rejection")
+            raise ConstraintError(f"no architecture within all limits was found among {SEARCHED}")
+        self._known = True
         return tuple(found)
 
     def _leads(self, ahead: Front) -> bool:

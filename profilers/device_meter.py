@@ -287,6 +287,7 @@ def layer_of(placed: Placed, batch: int) -> tuple[nn.Module, Tensor]:
             f"what {placed.key!r} is applied to is not known: its description has neither `inputs` nor "
             "`channels`, the number of channels that come in"
         )
+    shape: tuple[int, ...]
     if isinstance(placed.at, int):
         shape = (channels,) if placed.at == 1 else (placed.at, channels)
     else:
