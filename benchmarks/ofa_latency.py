@@ -9,7 +9,8 @@ benchmarks/tables/README.md lists (``ofa/latency_*_ofa.npz``, ``ofa/help_ofa_lat
 What was fixed before the test rows were looked at, on rows 0 to 8,499 of the paired set (7,000 to train, 1,500 to
 validate, in the order of the file) and rows 0 to 3,999 of HELP's set:
 
-- 7,000 samples: ridge on ``placed``; 700 samples: ridge on ``work + layers``; both by `fit_robust`, three rounds.
+- 7,000 samples: of `MANY_SAMPLES` the one of least error on the validation rows; 700 samples: ridge on
+  ``work + layers`` by `fit_robust`, three rounds.
 - Transfer: ``work + layers``, method ``auto``; priors as they stand in `nasmw.profilers.learned.transfer`.
 - HELP's sources: the table of another GPU with the same batch, nearest by the logarithms of bandwidth and arithmetic;
   or that of all nine of other GPUs which has the least error on the ten networks, left out one at a time. The ten are
@@ -17,9 +18,10 @@ validate, in the order of the file) and rows 0 to 3,999 of HELP's set:
 - Descriptors: the widths of the priors in `nasmw.profilers.learned.descriptors`. They were chosen by leaving out each
   GPU in turn, on other networks than those of the test; so the *devices* are no fresh ones for these few numbers.
 
-Looked at once, the test rows changed none of these; but some lines were added to the tables after that: least squares
-and recent among the predictors, the choice of nine among HELP's sources, five networks in the place of one to tell what
-a launch costs, and adaptive intervals, whose only number is the default of `AdaptiveIntervals`.
+Looked at once, the test rows changed none of these; but some lines were added to the tables after that: least squares,
+the Gaussian process and recent among the predictors, the choice of nine among HELP's sources, five networks in the
+place of one to tell what a launch costs, and adaptive intervals, whose only number is the default of
+`AdaptiveIntervals`.
 
 The measured sets of CompOFA with fixed kernels are not used: their latencies forget the resolution, so that rows of the
 test are among those of the training. What the publication calls RMSE is the mean absolute error, and is compared so.
@@ -49,13 +51,14 @@ from tables.files import path_of
 from tables.ofa_latencies import MeasuredNetworks, help_latencies, paired_latencies
 from tables.once_for_all import AccuracyPredictor
 
-from nasmw import Candidates
+from nasmw import Candidates, Space
 from nasmw.candidates import Floats
 from nasmw.profilers import LookupTableProfiler, TorchLatencyProfiler
 from nasmw.profilers.learned import LearnedProfiler
 from nasmw.profilers.learned.adaptive import AdaptiveIntervals
 from nasmw.profilers.learned.calibration import Calibration
 from nasmw.profilers.learned.descriptors import GPUS, DeviceMeasurements, HardwareModel
+from nasmw.profilers.learned.gaussian_process import GaussianProcess
 from nasmw.profilers.learned.robust import fit_robust
 from nasmw.profilers.learned.transfer import TransferProfiler
 from nasmw.spaces import ofa_mobilenetv3
@@ -65,6 +68,7 @@ HELP_TRAIN, HELP_TEST = slice(0, 4000), slice(4000, 5000)
 RECENT = 500
 HOST = 5
 MANY, FEW = "placed", "work + layers"
+FEW_SAMPLES = 700
 PUBLISHED = {  # mean absolute error in ms, MAPE in percent, Spearman's rho; from their checkpoints on their test rows
     ("note10", 7000): (0.3525, 0.4545, 1.14, 0.9987),
     ("rtx2080ti", 7000): (0.3859, 0.4818, 2.43, 0.9977),
@@ -93,6 +97,26 @@ class Report:
         print(line, flush=True)
         if self.out is not None:
             print(line, file=self.out, flush=True)
+
+
+def least_squares(space: Space, candidates: Candidates, values: Floats) -> LearnedProfiler:
+    return LearnedProfiler(space, "ridge", MANY).fit(candidates, values)
+
+
+def robust(space: Space, candidates: Candidates, values: Floats) -> LearnedProfiler:
+    return fit_robust(LearnedProfiler(space, "ridge", MANY), candidates, values)
+
+
+def gaussian_process(space: Space, candidates: Candidates, values: Floats) -> LearnedProfiler:
+    predictor = GaussianProcess(most=len(values))
+    return LearnedProfiler(space, predictor, "one_hot + one_hot*resolution^2 + costs").fit(candidates, values)
+
+
+MANY_SAMPLES: dict[str, Callable[[Space, Candidates, Floats], LearnedProfiler]] = {
+    f"ridge on {MANY}, robust": robust,
+    f"ridge on {MANY}, least squares": least_squares,
+    "Gaussian process with costs": gaussian_process,
+}
 
 
 def ranks(values: Floats) -> Floats:
@@ -136,28 +160,40 @@ def note10(data: str) -> LookupTableProfiler:
 
 def predictors(report: Report, seeds: int) -> None:
     report("Mean absolute error in ms on their 1,500 test rows; the first n of their 7,000 training rows")
-    report("least squares: the same without robust weights; recent: then transferred to the device as it is in the 500")
-    report("validation rows before the test, which are 500 samples more")
-    report(f"{'device':11}{'n':>6} {'by':30}{'MAE':>8}{'RMSE':>8}{'MAPE %':>8}{'rho':>8}   aim   {'fit s':>6}")
+    report(
+        "> marks the one of least error on the 1,500 validation rows; recent: that one, transferred to the device as"
+    )
+    report("it is in the 500 validation rows before the test, which are 500 samples more")
+    report(f"{'device':11}{'n':>6} {'by':30}{'MAE':>8}{'RMSE':>8}{'MAPE %':>8}{'rho':>8}    aim   fit s  validation")
     networks = paired(report.data)
     candidates, space = networks.candidates, networks.candidates.space
     last = slice(VALIDATION.stop - RECENT, VALIDATION.stop)
     for device, values in networks.milliseconds.items():
-        for n in (700, 7000):
-            begin = time.perf_counter()
-            encoding = MANY if n == TRAIN.stop else FEW
-            robust = fit_robust(LearnedProfiler(space, "ridge", encoding), candidates[:n], values[:n])
-            taken = time.perf_counter() - begin
-            aim = f"{AIMS[device, n]:5.2f}" if (device, n) in AIMS else "    -"
-            found = scores(robust.profile_batch(candidates[TEST]), values[TEST])
-            line(report, device, n, f"ridge on {encoding}, robust", found, f"  {aim}  {taken:6.1f}")
-            if n == TRAIN.stop:
-                plain = LearnedProfiler(space, "ridge", encoding).fit(candidates[:n], values[:n])
-                found = scores(plain.profile_batch(candidates[TEST]), values[TEST])
-                line(report, device, n, f"ridge on {encoding}, least squares", found)
-                recent = TransferProfiler(space, robust).fit(candidates[last], values[last])
-                line(report, device, n, "recent", scores(recent.profile_batch(candidates[TEST]), values[TEST]))
-                line(report, device, n, "published network", PUBLISHED[device, n])
+        for n in (FEW_SAMPLES, TRAIN.stop):
+            rest = f"  {AIMS[device, n]:5.2f}" if (device, n) in AIMS else "      -"
+            if n == FEW_SAMPLES:
+                begin = time.perf_counter()
+                few = fit_robust(LearnedProfiler(space, "ridge", FEW), candidates[:n], values[:n])
+                taken = time.perf_counter() - begin
+                found = scores(few.profile_batch(candidates[TEST]), values[TEST])
+                line(report, device, n, f"ridge on {FEW}, robust", found, f"{rest}  {taken:6.1f}")
+                continue
+            fitted: dict[str, tuple[LearnedProfiler, float]] = {}
+            for name, fit in MANY_SAMPLES.items():
+                begin = time.perf_counter()
+                fitted[name] = fit(space, candidates[:n], values[:n]), time.perf_counter() - begin
+            on_validation = {
+                name: float(np.abs(made.profile_batch(candidates[VALIDATION]) - values[VALIDATION]).mean())
+                for name, (made, _) in fitted.items()
+            }
+            chosen = min(on_validation, key=lambda name: on_validation[name])
+            for name, (made, taken) in fitted.items():
+                found = scores(made.profile_batch(candidates[TEST]), values[TEST])
+                told = f"{rest if name == chosen else ' ' * 7}  {taken:6.1f}  {on_validation[name]:.4f}"
+                line(report, device, n, f"{'> ' * (name == chosen)}{name}", found, told)
+            recent = TransferProfiler(space, fitted[chosen][0]).fit(candidates[last], values[last])
+            line(report, device, n, "recent", scores(recent.profile_batch(candidates[TEST]), values[TEST]))
+            line(report, device, n, "published network", PUBLISHED[device, n])
     table = note10(report.data).profile_batch(candidates)
     worst = float(np.abs(table - networks.milliseconds["note10"]).max())
     report(f"The Note10 set is a table: LookupTableProfiler differs from its 10,000 rows by {worst:.1e} ms at most.")

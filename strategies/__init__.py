@@ -8,6 +8,7 @@ from nasmw.strategies.grid import Grid
 from nasmw.strategies.halving import Hyperband, SuccessiveHalving
 from nasmw.strategies.local_search import LocalSearch
 from nasmw.strategies.nsga2 import NSGA2
+from nasmw.strategies.policy_gradient import PolicyGradient
 from nasmw.strategies.predictor_guided import PredictorGuided
 from nasmw.strategies.random import Random
 from nasmw.strategies.rungs import rungs
@@ -21,6 +22,7 @@ __all__ = [
     "Grid",
     "Hyperband",
     "LocalSearch",
+    "PolicyGradient",
     "PredictorGuided",
     "Random",
     "SuccessiveHalving",

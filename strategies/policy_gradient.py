@@ -63,14 +63,14 @@ class PolicyGradient(Strategy):
     Example:
         >>> from nasmw.strategies import PolicyGradient
         >>> PolicyGradient(batch=16)
-        PolicyGradient(batch=16, learning_rate=0.01, entropy=0.01, baseline=0.9, clip=None, epochs=1, hidden=64)
+        PolicyGradient(batch=16, learning_rate=0.005, entropy=0.02, baseline=0.9, clip=None, epochs=1, hidden=64)
     """
 
     def __init__(
         self,
         batch: int = 8,
-        learning_rate: float = 0.01,
-        entropy: float = 0.01,
+        learning_rate: float = 0.005,
+        entropy: float = 0.02,
         baseline: float = 0.9,
         clip: float | None = None,
         epochs: int = 1,
