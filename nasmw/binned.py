@@ -388,7 +388,7 @@ class Binned:
         """Return ``(n, d)`` assignments, uniform over those that go on from paths of a front, as `sample` does."""
         total = np.cumsum(front.ways)
         row = np.minimum(np.searchsorted(total, rng.random(n) * total[-1], side="right"), len(front) - 1)
-        codes = front.codes[row]
+        codes: Codes = front.codes[row]
         self._walk(codes, rng, front.number, front.state[row], front.slack[:, row])
         return codes
 

@@ -293,7 +293,7 @@ class Combination(Profiler):
         )
         self.terms = tuple(terms)
         self.constant = float(constant)
-        self.table = self._joint_table()
+        self._joint = self._part_tables(), self._joint_table()
 
     @property
     def fixed(self) -> bool:
@@ -304,6 +304,17 @@ class Combination(Profiler):
     def pure(self) -> bool:
         """Whether all parts are pure."""
         return all(part.pure for _, part in self.terms)
+
+    @property
+    def table(self) -> Any:
+        """The weighted sum of the parts' tables as they are now (parts may learn); None where there is none."""
+        tables = self._part_tables()
+        if any(table is not before for table, before in zip(tables, self._joint[0], strict=True)):
+            self._joint = tables, self._joint_table()
+        return self._joint[1]
+
+    def _part_tables(self) -> tuple[Any, ...]:
+        return tuple(part.table for _, part in self.terms)
 
     def _joint_table(self) -> Any:
         """Return the weighted sum of the parts' tables, or None where a part has none or they cannot be added."""
@@ -385,7 +396,6 @@ class Combination(Profiler):
         """Hand the outcomes on to every part."""
         for _, part in self.terms:
             part.update(outcomes)
-        self.table = self._joint_table()
         self.version = sum(part.version for _, part in self.terms)
 
 

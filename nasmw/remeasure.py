@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nasmw.candidates import Floats
 from nasmw.constraint import Constraint, Constraints
-from nasmw.errors import ConstraintError, ProfilerError
+from nasmw.errors import ConstraintError, DeviceError, ProfilerError
 from nasmw.log import TrialRecord
 
 if TYPE_CHECKING:
@@ -96,17 +96,20 @@ def remeasure(
     """Measure some trials of a result, given by their rows; see `Result.remeasure`."""
     from nasmw.devices.measuring import measure
     from nasmw.devices.networks import network_of
-    from nasmw.devices.registry import get
+    from nasmw.profilers.device_meter import as_device, one_tensor
+    from nasmw.profilers.inputs import check_resolution
 
     limits = _limits(limit)
-    device = get(device) if isinstance(device, str) else device
+    device, example = as_device(device), one_tensor(example_input)
+    resolution = check_resolution(result.space, resolution)
     trials = tuple(result.trials[row] for row in rows)
-    artifacts = {
-        str(trial.number): {
-            device.name: device.export(*network_of(result.space, trial.architecture, example_input, resolution))
-        }
-        for trial in trials
-    }
+    artifacts = {}
+    for trial in trials:
+        network = network_of(result.space, trial.architecture, example, resolution)
+        try:
+            artifacts[str(trial.number)] = {device.name: device.export(*network)}
+        except DeviceError as error:
+            raise DeviceError(f"the network of trial {trial.number}: {error}") from error
     found = measure(artifacts, [device], rounds=rounds, runs=runs, progress=progress)
     measured = found.latency_ms[0]
     objective = result.objectives[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nasmw.errors import ProfilerError, did_you_mean
+from nasmw.errors import OrderError, ProfilerError, did_you_mean
 from nasmw.profiler import Profiler
 from nasmw.space import Space
 
@@ -78,23 +78,50 @@ def from_config(
         where = f"[profilers.{name}] in {what}"
         if not isinstance(given, Mapping):
             raise ProfilerError(f"{where} is to be a table of settings, got {given!r}")
-        settings = dict(given)
+        settings = _Settings(given)
         kind = settings.pop("kind", None)
-        if kind not in makers:
+        if not isinstance(kind, str) or kind not in makers:
             raise ProfilerError(f"{where} has the kind {kind!r}{did_you_mean(kind, sorted(makers))}")
         try:
             profilers[name] = makers[kind](space, name, settings, folder)
-        except KeyError as error:
+        except _LackingError as error:
             raise ProfilerError(f"{where} lacks the setting {error.args[0]!r}, which the kind {kind!r} needs") from None
+        except OrderError as error:
+            raise OrderError(f"{where}: {error}") from error
         except (TypeError, ValueError) as error:
             if type(error) not in (TypeError, ValueError, ProfilerError):
                 raise
             raise ProfilerError(f"{where}: {error}") from error
         if settings:
             raise ProfilerError(f"{where} has settings that the kind {kind!r} does not take: {', '.join(settings)}")
-        if profilers[name].name != name:
-            raise ProfilerError(f"{where} gave {profilers[name]!r}, whose name is another one")
+        if not isinstance(profilers[name], Profiler) or profilers[name].name != name:
+            raise ProfilerError(f"{where} is to give a profiler named {name!r}, and gave {profilers[name]!r}")
     return profilers
+
+
+class _LackingError(KeyError):
+    """A setting is missing."""
+
+
+class _Settings(Settings):
+    """Settings that have not been taken out yet."""
+
+    def __missing__(self, name: str) -> Any:
+        raise _LackingError(name)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Take a setting out."""
+        if name not in self and not default:
+            raise _LackingError(name)
+        return super().pop(name, *default)
+
+
+def _typed(settings: Settings, name: str, kind: type, *default: Any) -> Any:
+    """Take a setting out that is to be of a kind."""
+    value = settings.pop(name, *default)
+    if not isinstance(value, kind) and (value,) != default:
+        raise ProfilerError(f"`{name}` is to be a {kind.__name__}, got {value!r}")
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -109,7 +136,7 @@ def _input(settings: Settings) -> Any:
     import torch
 
     shape = settings.pop("input")
-    if not isinstance(shape, (list, tuple)) or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not isinstance(shape, (list, tuple)) or not shape or not all(type(size) is int and size > 0 for size in shape):
         raise ProfilerError(f"`input` is the shape of an input, such as [1, 3, 224, 224], got {shape!r}")
     return torch.zeros(*shape)
 
@@ -147,7 +174,7 @@ def _model_size(space: Space, name: str, settings: Settings, folder: Path) -> Pr
 def _lookup(space: Space, name: str, settings: Settings, folder: Path) -> Profiler:
     from nasmw.profilers.lookup import LookupTableProfiler
 
-    file = folder / settings.pop("file")
+    file = folder / _typed(settings, "file", str)
     return LookupTableProfiler(
         space, file, name=name, format=settings.pop("format", None), unit=settings.pop("unit", None)
     )
@@ -158,17 +185,17 @@ def _learned(space: Space, name: str, settings: Settings, folder: Path) -> Profi
     from nasmw.profilers.learned.predictor import make_predictor
     from nasmw.profilers.learned.store import PredictorStore
 
-    metric = settings.pop("metric", None)
-    frozen = settings.pop("frozen", False)
+    metric = _typed(settings, "metric", str, None)
+    frozen = _typed(settings, "frozen", bool, False)
     if "file" in settings:
-        profiler = LearnedProfiler.load(folder / settings.pop("file"), space)
+        profiler = LearnedProfiler.load(folder / _typed(settings, "file", str), space)
     elif "store" in settings:
-        store = PredictorStore(folder / settings.pop("store"))
-        profiler = store.get(space, settings.pop("device", None), settings.pop("metric_name", name))
+        store = PredictorStore(folder / _typed(settings, "store", str))
+        profiler = store.get(space, _typed(settings, "device", str, None), _typed(settings, "metric_name", str, name))
     else:
         profiler = LearnedProfiler(
             space,
-            make_predictor(settings.pop("predictor"), **settings.pop("parameters", {})),
+            make_predictor(settings.pop("predictor"), **_typed(settings, "parameters", dict, {})),
             settings.pop("encoding", None),
             name=name,
             unit=settings.pop("unit", "ms"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from nasmw.devices.measuring import Protocol, measure
 from nasmw.devices.networks import network_of
 from nasmw.devices.registry import get
 from nasmw.devices.weights import sensible_weights
-from nasmw.errors import ProfilerError
+from nasmw.errors import DeviceError, ProfilerError
 from nasmw.profilers.device_store import Measured, MeasurementStore
 from nasmw.profilers.inputs import ExampleInput, ExampleLike, check_resolution
 from nasmw.space import Space
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     from nasmw.devices.session import Session
     from nasmw.spaces.layers import Placed
 
-__all__ = ["Meter", "as_device", "as_store", "layer_of"]
+__all__ = ["Meter", "as_device", "as_store", "layer_of", "one_tensor"]
 
 NETWORKS_AT_ONCE = 16
 LAYERS_AT_ONCE = 128
+FAILURES = 5
+"""So many networks in a row on which the device fails are the device's fault."""
 IQR_OF_NORMAL = 1.349
 """The interquartile range of a normal distribution, in standard deviations."""
 
@@ -59,9 +63,15 @@ def as_device(device: Device | str) -> Device:
 
 
 def as_store(store: StoreLike) -> MeasurementStore | None:
-    """Return a store from a path; True stands for the one in the cache folder, False for none."""
+    """Return a store from a path; True stands for the one in the cache folder, False for none.
+
+    Raises:
+        TypeError: If it is none of these.
+    """
     if isinstance(store, bool):
         return MeasurementStore() if store else None
+    if not isinstance(store, (MeasurementStore, str, os.PathLike)):
+        raise TypeError(f"store=... takes a path, a MeasurementStore, True or False, got {store!r}")
     return store if isinstance(store, MeasurementStore) else MeasurementStore(store)
 
 
@@ -109,11 +119,11 @@ class Meter:
         self.space = space
         self.device = as_device(device)
         self.device.require()
-        self.example = _one_tensor(example_input)
+        self.example = one_tensor(example_input)
         self.resolution = check_resolution(space, resolution)
         self.protocol = Protocol(rounds=rounds, runs=runs)
         self.store = as_store(store)
-        self.reference_ms = float("inf")  # of the protocol's anchor: the best that was seen so far
+        self.reference_ms: float | None = None  # of the protocol's anchor: the best that was seen so far
         self.environment: dict[str, Any] = {}
         self._kept: dict[tuple[str, str], Measured] = {}
         self._session: Session | None = None
@@ -137,14 +147,26 @@ class Meter:
 
         Raises:
             ProfilerError: If there is no space, or the candidates are of another one.
-            DeviceError: If a network cannot be measured.
+            DeviceError: If a network cannot be measured; those before it are kept.
         """
         keys = self._keys(candidates)
-        makes: dict[str, Make] = {
-            key: _Network(self, architecture) for key, architecture in zip(keys, candidates, strict=True)
-        }
-        found = self._measured(self.subject, makes, NETWORKS_AT_ONCE, "networks" if progress else "")
+        found = self._measured(self.subject, self._makes(keys, candidates), NETWORKS_AT_ONCE, _shown(progress))
         return [found[key] for key in keys]
+
+    def attempts(self, candidates: Candidates, *, progress: bool = False) -> list[Measured | DeviceError]:
+        """Return the latency of each candidate's network or, where the device fails on it, the error.
+
+        Raises:
+            ProfilerError: If there is no space, or the candidates are of another one.
+            DeviceError: If the device fails on five networks in a row: then it is the device's fault.
+        """
+        keys, failed = self._keys(candidates), dict[str, DeviceError]()
+        makes = self._makes(keys, candidates)
+        found = self._measured(self.subject, makes, NETWORKS_AT_ONCE, _shown(progress), failed)
+        return [found[key] if key in found else failed[key] for key in keys]
+
+    def _makes(self, keys: Sequence[str], candidates: Candidates) -> dict[str, Make]:
+        return {key: _Network(self, architecture) for key, architecture in zip(keys, candidates, strict=True)}
 
     def layers(self, placed: Sequence[Placed], *, progress: bool = False) -> dict[str, Measured]:
         """Return the latency of each layer by itself, by its key."""
@@ -207,36 +229,76 @@ class Meter:
             found.update(stored)
         return found
 
-    def _measured(self, subject: str, makes: Mapping[str, Make], at_once: int, shown: str) -> dict[str, Measured]:
-        """Return what is measured already, and measure the rest, some at a time; `shown` names it in a progress bar."""
+    def _measured(
+        self,
+        subject: str,
+        makes: Mapping[str, Make],
+        at_once: int,
+        shown: str,
+        failed: dict[str, DeviceError] | None = None,
+    ) -> dict[str, Measured]:
+        """Return what is measured already, and measure the rest, some at a time; `shown` names it in a progress bar.
+
+        What the device fails on is added to `failed`, if that is given.
+        """
         found = self._known(subject, list(makes))
         missing = [key for key in makes if key not in found]
-        bar = tqdm(total=len(makes), initial=len(found), disable=not shown, desc=f"measuring {shown}", unit="")
-        for begin in range(0, len(missing), at_once):
-            some = missing[begin : begin + at_once]
-            new = self._measure({key: makes[key] for key in some})
-            if self.store is not None:
-                self.store.put(self.device.key, subject, new)
-                new = self.store.get(self.device.key, subject, some)
-            self._kept.update({(subject, key): one for key, one in new.items()})
-            found.update(new)
-            bar.update(len(some))
-        bar.close()
+        if missing and self.store is not None:
+            self.store.check()
+        with tqdm(total=len(makes), initial=len(found), disable=not shown, desc=f"measuring {shown}", unit="") as bar:
+            for begin in range(0, len(missing), at_once):
+                some = missing[begin : begin + at_once]
+                for new in self._some({key: makes[key] for key in some}, failed):
+                    if self.store is not None:
+                        self.store.put(self.device.key, subject, new)
+                        new = self.store.get(self.device.key, subject, list(new))
+                    self._kept.update({(subject, key): one for key, one in new.items()})
+                    found.update(new)
+                    bar.update(len(new))
         return found
+
+    def _some(self, makes: Mapping[str, Make], failed: dict[str, DeviceError] | None) -> Iterator[dict[str, Measured]]:
+        """Yield measurements, of all together or, where the device fails on one of them, of one after another."""
+        try:
+            together = self._measure(makes)
+        except DeviceError:
+            if len(makes) == 1 and failed is None:
+                raise
+        else:
+            yield together
+            return
+        in_a_row = 0
+        for key, make in makes.items():
+            try:
+                one = self._measure({key: make})
+            except DeviceError as error:
+                in_a_row += 1
+                if failed is None or in_a_row >= FAILURES:
+                    raise
+                failed[key] = error
+            else:
+                in_a_row = 0
+                yield one
 
     def _measure(self, makes: Mapping[str, Make]) -> dict[str, Measured]:
         name = self.device.name
         artifacts: dict[str, dict[str, Artifact]] = {}
         for key, make in makes.items():
-            artifacts[key] = {name: self.device.export(*make())}
-        found = measure(
-            artifacts,
-            [self._opened()],
-            rounds=self.protocol.rounds,
-            runs=self.protocol.runs,
-            reference={name: self.reference_ms},
-            progress=False,
-        )
+            network = make()
+            with _about(makes, key):
+                artifacts[key] = {name: self.device.export(*network)}
+        with _about(makes, *makes):
+            found = measure(
+                artifacts,
+                [self._opened()],
+                rounds=self.protocol.rounds,
+                runs=self.protocol.runs,
+                reference={} if self.reference_ms is None else {name: self.reference_ms},
+                progress=False,
+            )
+        for key, latency in zip(found.names, found.latency_ms[0].tolist(), strict=True):
+            if not 0 < latency < math.inf:
+                raise DeviceError(f"{makes[key]}: {self.device!r} says that it takes {latency} ms")
         self.reference_ms = float(found.reference_ms[0])
         self.environment = found.environment
         latencies, spreads = found.latency_ms[0].tolist(), found.spread_ms[0].tolist()
@@ -251,6 +313,10 @@ class Meter:
             self._session, self._owner = self.device.open(), os.getpid()
             self._closer = weakref.finalize(self, _close, self._session, self._owner)
         return self._session
+
+
+def _shown(progress: bool) -> str:
+    return "networks" if progress else ""
 
 
 def _close(session: Session, owner: int) -> None:
@@ -268,6 +334,23 @@ class _Network:
     def __call__(self) -> tuple[nn.Module, Tensor]:
         meter = self.meter
         return network_of(meter._needed_space(), self.architecture, meter.example, meter.resolution)
+
+    def __str__(self) -> str:
+        return f"the network of {self.architecture!r}"
+
+
+@contextlib.contextmanager
+def _about(makes: Mapping[str, Make], *keys: str) -> Iterator[None]:
+    """Name the network in an error of a device, which knows it by its key, one of `keys`."""
+    try:
+        yield
+    except DeviceError as error:
+        text = str(error)
+        named = [key for key in keys if text.startswith(f"{key}: ")]
+        key = named[0] if named else keys[0]
+        if not isinstance(makes[key], _Network) or (len(keys) > 1 and not named):
+            raise
+        raise DeviceError(f"{makes[key]}: {text.removeprefix(f'{key}: ')}") from error
 
 
 def layer_of(placed: Placed, batch: int) -> tuple[nn.Module, Tensor]:
@@ -298,7 +381,13 @@ def layer_of(placed: Placed, batch: int) -> tuple[nn.Module, Tensor]:
         return sensible_weights(layer.module(), example), example
 
 
-def _one_tensor(example_input: ExampleLike) -> Tensor:
+def one_tensor(example_input: ExampleLike) -> Tensor:
+    """Return the tensor that networks are measured on.
+
+    Raises:
+        TypeError: If it is no example input.
+        ProfilerError: If it is not one tensor, or an empty one.
+    """
     example = ExampleInput.of(example_input)
     tensors = example.tensors()
     if len(tensors) != 1 or len(example.args) != 1 or example.kwargs or example.args[0] is not tensors[0]:
@@ -307,6 +396,8 @@ def _one_tensor(example_input: ExampleLike) -> Tensor:
             f"{example.shapes()}; TorchLatencyProfiler takes several"
         )
     (tensor,) = tensors
+    if not tensor.numel():
+        raise ProfilerError(f"networks are measured on an example of at least one element, got one of {tensor.shape}")
     return tensor
 
 

@@ -116,6 +116,16 @@ class MeasurementStore:
         with self._open() as file, file:
             file.executemany("INSERT OR IGNORE INTO measurements VALUES (?, ?, ?, ?, ?, ?)", rows)
 
+    def check(self) -> None:
+        """Check that measurements can be kept here, before they are made.
+
+        Raises:
+            ProfilerError: If the file is no store, or cannot be written.
+        """
+        with self._open() as file:
+            file.execute("BEGIN IMMEDIATE")
+            file.rollback()
+
     def count(self, device: str | None = None, subject: str | None = None) -> int:
         """Return the number of measurements, of one device or subject where these are given."""
         if not self.path.exists():
@@ -129,8 +139,8 @@ class MeasurementStore:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         # A connection for each use: it takes far less than a measurement, and survives neither a fork nor a pickle.
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self.path, timeout=PATIENCE)) as file:
                 version = file.execute("PRAGMA user_version").fetchone()[0]
                 if version > VERSION:
@@ -144,7 +154,7 @@ class MeasurementStore:
                         file.execute(SCHEMA)
                         file.execute(f"PRAGMA user_version = {VERSION}")
                 yield file
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ProfilerError(
                 f"{str(self.path)!r} cannot be used as a store of measurements: {error}; name another file"
             ) from error

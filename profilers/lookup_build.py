@@ -90,7 +90,14 @@ def build_latency_table(
     begin = time.monotonic()
     meter = Meter(space, device, example_input, resolution=resolution, rounds=rounds, runs=runs, store=store)
     try:
-        sample = draw(space, networks, "stratified by MACs", meter.example, np.random.default_rng(seed))
+        sample = draw(
+            meter._needed_space(),
+            networks,
+            "stratified by MACs",
+            meter.example,
+            np.random.default_rng(seed),
+            resolution=meter.resolution,
+        )
         if len(sample) < FOLDS:
             raise ProfilerError(f"{space!r} has fewer than the {FOLDS} networks that a fit takes; measure all of them")
         described = space.parts is not None and all(part.layers is not None for part in space.parts())
@@ -164,7 +171,7 @@ def _from_choices(
 ) -> tuple[dict[str, Any], Fit, dict[str, Any]]:
     """Return the entries of a table over choices, their fit, and what is to be noted."""
     space = meter._needed_space()
-    parts = ChoiceParts.of(space, meter.example)
+    parts = ChoiceParts.of(space, meter.example, resolution=meter.resolution)
     latencies = np.array([one.latency_ms for one in meter.networks(sample, progress=progress)])
     counts = parts.counts(sample.codes)
     guess: Floats = parts.macs * float(np.median(latencies) / max(np.median(counts @ parts.macs), 1.0))

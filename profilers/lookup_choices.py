@@ -39,17 +39,22 @@ class ChoiceParts:
     macs: Floats
 
     @classmethod
-    def of(cls, space: Space, example_input: ExampleLike) -> ChoiceParts:
+    def of(cls, space: Space, example_input: ExampleLike, *, resolution: str | None = "resolution") -> ChoiceParts:
         """Return the parts of a space, after the table of its multiply-adds.
 
         Raises:
-            ProfilerError: If its multiply-adds are no sum of tables.
+            ProfilerError: If its multiply-adds are no sum of tables, or all networks have the same.
         """
-        table = FlopsProfiler(space, example_input, uncounted="ignore", progress=False).table
+        table = FlopsProfiler(space, example_input, resolution=resolution, uncounted="ignore", progress=False).table
         if not isinstance(table, CostTable):
             raise ProfilerError(
                 f"the multiply-adds of {space!r} are no sum of small tables, so neither are its latencies; measure "
                 "each network with a DeviceProfiler"
+            )
+        if not table.tables:
+            raise ProfilerError(
+                f"all networks of {space!r} have the same multiply-adds, so that these do not say what parts a latency "
+                "has; measure each network with a DeviceProfiler"
             )
         entries, macs = [], []
         for scope, values in table.tables.items():

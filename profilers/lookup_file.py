@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from nasmw.errors import ProfilerError, did_you_mean
+from nasmw.profilers.arrays import read_arrays
 
 __all__ = ["ChoiceLatencies", "LatencyTable", "Unit", "check_latency", "milliseconds", "option_key", "read_document"]
 
@@ -269,12 +270,13 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     what = repr(os.fspath(path))
     if Path(path).suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            if missing := {"header", "keys", "latencies"} - set(file.files):
-                raise ProfilerError(f"{what} is no {FORMAT}: it lacks the arrays {sorted(missing)}")
-            document: dict[str, Any] = json.loads(str(file["header"]))
+        file = read_arrays(path, ("header", "keys", "latencies"), FORMAT)
+        try:
+            document = json.loads(str(file["header"]))
             document["layers"] = dict(zip(file["keys"].tolist(), file["latencies"].tolist(), strict=True))
-            return document
+        except (TypeError, ValueError) as error:
+            raise ProfilerError(f"{what} is no {FORMAT}: {error}") from error
+        return dict(document)
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:

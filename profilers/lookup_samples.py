@@ -21,7 +21,15 @@ POOL = 50
 MOST = 100_000
 
 
-def draw(space: Space, n: int, sampler: Sampler, example_input: ExampleLike, rng: np.random.Generator) -> Candidates:
+def draw(
+    space: Space,
+    n: int,
+    sampler: Sampler,
+    example_input: ExampleLike,
+    rng: np.random.Generator,
+    *,
+    resolution: str | None = "resolution",
+) -> Candidates:
     """Return distinct architectures of a space.
 
     Args:
@@ -33,6 +41,7 @@ def draw(space: Space, n: int, sampler: Sampler, example_input: ExampleLike, rng
             sample are not.
         example_input: What multiply-adds are counted on.
         rng: The generator to draw from.
+        resolution: The choice whose option is the height and width of the input, where the space has it.
 
     Raises:
         ProfilerError: If there is no such sampler.
@@ -43,8 +52,9 @@ def draw(space: Space, n: int, sampler: Sampler, example_input: ExampleLike, rng
         return space.at(range(space.size))
     if sampler == "random":
         return _distinct(space, n, rng)
-    pool = _distinct(space, min(POOL * n, MOST, space.size), rng)
-    macs = FlopsProfiler(space, example_input, uncounted="ignore", progress=False).profile_batch(pool)
+    pool = _distinct(space, min(POOL * n, max(MOST, n), space.size), rng)
+    counted = FlopsProfiler(space, example_input, resolution=resolution, uncounted="ignore", progress=False)
+    macs = counted.profile_batch(pool)
     return pool[_stratified(macs, n, rng)]
 
 

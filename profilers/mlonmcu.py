@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
+import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +31,7 @@ COLUMNS = {"cycles": "Cycles", "rom_bytes": "Total ROM", "ram_bytes": "Total RAM
 """The metrics, and what MLonMCU's reports call them."""
 UNITS = {"cycles": "", "rom_bytes": "B", "ram_bytes": "B"}
 TAIL = 30  # lines of what MLonMCU printed that an error shows
+WIDTH = 500  # characters of a line there
 
 
 class MlonmcuProfiler(MultiProfiler):
@@ -60,7 +65,8 @@ class MlonmcuProfiler(MultiProfiler):
     Raises:
         ProfilerError: If the command is not found or the space cannot build networks; while profiling, if MLonMCU
             fails, takes too long, or reports no such metric, with the end of what it printed.
-        TypeError: If the example is not one tensor.
+        TypeError: If the example is not one tensor, or `features` is a string.
+        ValueError: If the time-out is no positive number, or target or backend is no name.
 
     Example:
         >>> from nasmw.testing import toy_space
@@ -85,6 +91,13 @@ class MlonmcuProfiler(MultiProfiler):
         timeout: float = 600.0,
         resolution: str | None = "resolution",
     ) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+            raise ValueError(f"MlonmcuProfiler(timeout=...) takes a positive number of seconds, got {timeout!r}")
+        for argument, text in (("target", target), ("backend", backend)):
+            if not isinstance(text, str) or not text or text.startswith("-"):
+                raise ValueError(f"MlonmcuProfiler({argument}=...) takes MLonMCU's name of one, got {text!r}")
+        if isinstance(features, str):
+            raise TypeError(f"MlonmcuProfiler(features=...) takes a list of names, got the string {features!r}")
         found = shutil.which(executable)
         if found is None:
             raise ProfilerError(
@@ -143,8 +156,11 @@ class MlonmcuProfiler(MultiProfiler):
             report = folder / "report.csv"
             if not report.is_file():
                 raise ProfilerError(f"MLonMCU wrote no report.csv for {what}{printed}")
-            with report.open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.DictReader(stream))
+            try:
+                with report.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+                    rows = list(csv.DictReader(stream))
+            except csv.Error as error:
+                raise ProfilerError(f"MLonMCU's report.csv for {what} is no table: {error}{printed}") from error
         if len(rows) != 1:
             raise ProfilerError(f"MLonMCU reported {len(rows)} runs for {what}, one was asked for{printed}")
         (row,) = rows
@@ -155,31 +171,45 @@ class MlonmcuProfiler(MultiProfiler):
     def _run(self, command: list[str], what: str) -> str:
         """Run MLonMCU and return what it printed, as the end of an error's text."""
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=self.timeout,
-                check=False,
+                start_new_session=sys.platform != "win32",
             )
-        except subprocess.TimeoutExpired as error:
-            raise ProfilerError(f"MLonMCU took over {self.timeout:g} s for {what}{_tail(error.stdout)}") from None
         except OSError as error:
             raise ProfilerError(f"MLonMCU does not start: {error}") from error
-        printed = _tail(done.stdout)
-        if done.returncode != 0:
-            raise ProfilerError(f"MLonMCU ended with exit code {done.returncode} on {what}{printed}")
+        with process:
+            try:
+                stdout, _ = process.communicate(timeout=self.timeout)
+            except subprocess.TimeoutExpired as error:
+                raise ProfilerError(f"MLonMCU took over {self.timeout:g} s for {what}{_tail(error.stdout)}") from None
+            finally:
+                _end(process)
+        printed = _tail(stdout)
+        if process.returncode != 0:
+            raise ProfilerError(f"MLonMCU ended with exit code {process.returncode} on {what}{printed}")
         return printed
 
 
-def _number(row: Mapping[str, str], column: str, what: str) -> float:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs, and what it started: compilers and simulators."""
+    if process.returncode is not None:
+        return
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def _number(row: Mapping[str, str | None], column: str, what: str) -> float:
     """Return a metric of a report."""
     text = row.get(column)
-    if text is None:
+    if column not in row:
         raise ProfilerError(f"MLonMCU's report of {what} has no column {column!r}; it has {', '.join(row)}")
     try:
-        value = float(text)
+        value = float(text or "")
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
@@ -189,4 +219,4 @@ def _number(row: Mapping[str, str], column: str, what: str) -> float:
 
 def _tail(printed: bytes | None) -> str:
     lines = (printed or b"").decode(errors="replace").rstrip().splitlines()
-    return "; it printed:\n" + "\n".join(lines[-TAIL:]) if lines else "; it printed nothing"
+    return "; it printed:\n" + "\n".join(line[:WIDTH] for line in lines[-TAIL:]) if lines else "; it printed nothing"

@@ -96,10 +96,11 @@ class Forest:
         Raises:
             ProfilerError: If the arrays are no forest.
         """
-        nodes = len(arrays["value"])
+        nodes = arrays["value"].size
+        whole = all(arrays[name].dtype.kind == "i" for name in ("roots", "feature", "left", "right"))
         one_row = all(arrays[name].shape == (nodes,) for name in FIELDS[1:])
         links = np.concatenate([arrays[name].ravel() for name in ("roots", "left", "right")])
-        if not one_row or not nodes or not len(arrays["roots"]) or links.min() < 0 or links.max() >= nodes:
+        if not (one_row and whole and nodes and arrays["roots"].size) or links.min() < 0 or links.max() >= nodes:
             raise ProfilerError("the arrays of a forest do not belong together; the file is damaged")
         own = np.arange(nodes)
         back = (arrays["left"] < own) | (arrays["right"] < own)

@@ -110,11 +110,6 @@ def to_ir(model: nn.Module, example: torch.Tensor) -> IR:
         ) from None
     except DeviceError as error:
         raise ProfilerError(f"nn-Meter cannot take a network apart: {error}") from error
-    except Exception as error:
-        raise ProfilerError(
-            f"a {type(model).__name__} does not run on an example of shape {tuple(example.shape)}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 def _ir(graph: Graph) -> IR:

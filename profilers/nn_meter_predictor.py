@@ -8,6 +8,8 @@ import pickle
 import pickletools
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ __all__ = ["NnMeterPredictor"]
 FORMAT = "nasmw nn-meter predictor"
 VERSION = 1
 RULES_FILE = "fusion_rules.json"
+UNREADABLE = (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -152,24 +155,27 @@ class NnMeterPredictor:
     @classmethod
     def _of_file(cls, path: Path) -> NnMeterPredictor:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(str(arrays["header"]))
             if header["format"] != FORMAT:
                 raise ValueError(f"its format is {header['format']!r}")
-        except (ValueError, KeyError, OSError) as error:
+            found = int(header["version"])
+        except UNREADABLE as error:
             raise ProfilerError(f"{os.fspath(path)!r} is no {FORMAT}: {error}") from error
-        if (found := header["version"]) > VERSION:
+        if found > VERSION:
             raise ProfilerError(f"{os.fspath(path)!r} has version {found}, this nasmw reads up to {VERSION}")
+        named = ("rules", "device", "scales", "overhead_ms", "relative_error", "notes")
         try:
             forests = {
                 kind: Forest.from_arrays({name: arrays[f"{kind}/{name}"] for name in FIELDS})
                 for kind in header["kinds"]
             }
+            return cls(forests, **{name: header[name] for name in named})
         except KeyError as error:
-            raise ProfilerError(f"{os.fspath(path)!r} lacks the array {error}") from error
-        named = ("rules", "device", "scales", "overhead_ms", "relative_error", "notes")
-        return cls(forests, **{name: header[name] for name in named})
+            raise ProfilerError(f"{os.fspath(path)!r} lacks {error}") from error
+        except TypeError as error:
+            raise ProfilerError(f"{os.fspath(path)!r} is damaged: {error}") from error
 
     @classmethod
     def _of_folder(cls, folder: Path) -> NnMeterPredictor:
@@ -194,7 +200,10 @@ def _unpickled(path: Path) -> Forest:
         import sklearn
     except ModuleNotFoundError as error:
         raise MissingExtraError("scikit-learn", EXTRA) from error
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ProfilerError(f"{os.fspath(path)!r} cannot be read: {error}") from error
     wrote = _version_in(content)
     if wrote is not None and _minor(wrote) != _minor(sklearn.__version__):
         raise ProfilerError(

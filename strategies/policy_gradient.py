@@ -34,7 +34,8 @@ class PolicyGradient(Strategy):
     Limits on profilers with a table that are offered to it are met by construction, and exactly: at every decision
     the options that lead to no architecture within the limits have probability 0, so that the policy is a distribution
     over the architectures within them, whose gradient is unbiased. A candidate that was turned away by another limit
-    has no score and teaches nothing; `Filter` can tell a bad score instead.
+    has no score and teaches nothing; `Filter` can tell a bad score instead. Nor do trials of an earlier run: what the
+    controller did not draw says nothing of its expected score.
 
     Args:
         batch: The number of scores for each step of learning.
@@ -163,7 +164,7 @@ class PolicyGradient(Strategy):
                 self._learn()
 
     def _adopt(self, outcomes: Outcomes) -> None:
-        """Leave the policy as it is: what it did not draw says nothing of its expected score."""
+        """Leave the policy as it is."""
 
     def _learn(self) -> None:
         from nasmw.strategies.controller import one_thread

@@ -81,7 +81,7 @@ def test_key_names_what_a_latency_depends_on() -> None:
 
     key = OnnxRuntime("int8").key
     assert key.startswith(f"onnxruntime-int8: onnxruntime {onnxruntime.__version__}, int8, 1 thread, ")
-    assert OnnxRuntime("int8", threads=2, name="mine").key.startswith("mine: ")
+    assert OnnxRuntime("int8", name="mine").key.startswith("mine: ")
 
 
 @pytest.mark.parametrize(

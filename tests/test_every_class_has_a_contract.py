@@ -13,15 +13,17 @@ import pytest
 import nasmw.middleware
 import nasmw.profiler
 import nasmw.profilers
+import nasmw.profilers.zero_cost
 import nasmw.strategies
+import nasmw.strategies.adapters
 import nasmw.testing
 from nasmw import Chain, Middleware, Profiler, Strategy
 from nasmw.testing import MiddlewareContract, ProfilerContract, StrategyContract
 
 PUBLIC: dict[type, list[ModuleType]] = {
-    StrategyContract: [nasmw.strategies, nasmw.testing],
+    StrategyContract: [nasmw.strategies, nasmw.strategies.adapters, nasmw.testing],
     MiddlewareContract: [nasmw.middleware],
-    ProfilerContract: [nasmw.profilers, nasmw.profiler, nasmw.testing],
+    ProfilerContract: [nasmw.profilers, nasmw.profilers.zero_cost, nasmw.profiler, nasmw.testing],
 }
 KINDS: dict[type, type] = {StrategyContract: Strategy, MiddlewareContract: Middleware, ProfilerContract: Profiler}
 NO_STAGES = {Chain, nasmw.testing.FiniteStrategy}  # a chain is its stages; a fake that ends on purpose

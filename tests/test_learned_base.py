@@ -370,7 +370,7 @@ def test_arguments_that_do_not_fit() -> None:
         Ridge(penalty=-1)
     with pytest.raises(ProfilerError, match="held_out"):
         MLP(held_out=0.0)
-    with pytest.raises(ProfilerError, match="most=...\\) is at least 1"):
+    with pytest.raises(ProfilerError, match="most=...\\) takes a whole number of at least 1"):
         GaussianProcess(most=0)
 
 

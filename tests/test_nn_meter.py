@@ -257,7 +257,11 @@ def test_builder_makes_networks_of_one_kernel(kind: str) -> None:
         (Plus(None), (1, 8, 14, 14), r"add \(of shapes \(1, 8, 14, 14\) and \(1, 8, 1, 1\)\) in a Plus"),
         (Plus(torch.ones(1, 8, 14, 14)), (1, 8, 14, 14), r"add \(of a map and a constant map\)"),
         (nn.Linear(8, 8), (4, 8), r"one input and a batch of 1, got an example of shape \(4, 8\)"),
-        (nn.Linear(8, 8), (1, 9), r"a Linear does not run on an example of shape \(1, 9\): RuntimeError"),
+        (
+            nn.Linear(8, 8),
+            (1, 9),
+            r"Linear cannot be exported: it does not run on an example of shape \(1, 9\): RuntimeError",
+        ),
     ],
 )
 def test_refuses_by_name_what_is_not_covered(model: nn.Module, shape: tuple[int, ...], message: str) -> None:

@@ -22,6 +22,9 @@ OPTIONAL = (
     "lightgbm",
     "lightning",
     "nn_meter",
+    "optuna",
+    "nevergrad",
+    "pymoo",
     "pytest",
     "hypothesis",
 )

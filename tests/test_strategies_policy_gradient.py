@@ -208,7 +208,6 @@ def test_limits_are_met_and_learned_within() -> None:
         weights += (batch.codes * np.arange(1, 11)).sum(axis=1).tolist()
         strategy.tell(Outcomes(batch, [Status.COMPLETED] * 8, np.array(weights[-8:])[:, None]))
     assert np.mean(weights[-80:]) > np.mean(weights[:80]) + 8
-    assert max(weights) >= 43  # of 46
     assert not strategy.offer(table <= 14)  # too late: candidates beyond it are on their way
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import operator
 import shlex
 import sys
 from abc import ABC, abstractmethod
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "Device"]
 
 FAR = Path(__file__).parent / "far"
-# Reads one line, in which everything else comes: nothing of nasmw has to be installed where this runs.
+LONGEST = 1e6  # seconds of a time-out; clocks of some systems end soon after
+# Reads one line, in which everything else comes: nothing of nasmw has to be installed where this runs. What lies in the
+# folder where it happens to run, a json.py for instance, is not imported.
 BOOTSTRAP = (
-    "import sys,json;sys.path[:]=[p for p in sys.path if p];hello=json.loads(sys.stdin.buffer.readline());"
+    "import sys;sys.path[:]=[p for p in sys.path if p];import json;hello=json.loads(sys.stdin.buffer.readline());"
     "space={'__name__':'nasmw_far_runner'};exec(compile(hello['runner'],'<far side: runner.py>','exec'),space);"
     "space['serve'](hello)"
 )
 
 
 def _tuples(shapes: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(shape) for shape in shapes)
+    return tuple(tuple(map(operator.index, shape)) for shape in shapes)
 
 
 @attrs.frozen(repr=False)
@@ -81,7 +84,7 @@ class Device(ABC):
         host: Another machine, as ``ssh`` names it; keys have to be set up, since nothing can be asked for.
         core: The core that the far side is pinned to (the first of them with several threads); None takes the last
             ones, where the system can pin at all.
-        timeout: The most seconds that a request may take, such as loading or measuring one network.
+        timeout: The most seconds that a request may take, such as loading or measuring one network; at most a million.
         name: The name of the device; None makes one of the runtime and its settings.
 
     Raises:
@@ -122,10 +125,13 @@ class Device(ABC):
         for argument, text in (("python", python), ("host", host), ("name", name)):
             if text is not None and (not isinstance(text, str) or not text):
                 raise TypeError(f"{type(self).__name__}({argument}=...) takes a non-empty string, got {text!r}")
-        if host is not None and host.startswith("-"):
+        if host is not None and (host.startswith("-") or not host.isprintable() or " " in host):
             raise ValueError(f"{type(self).__name__}(host=...) takes a destination of ssh, got {host!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-            raise ValueError(f"{type(self).__name__}(timeout=...) takes a positive number of seconds, got {timeout!r}")
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST:
+            raise ValueError(
+                f"{type(self).__name__}(timeout=...) takes a positive number of seconds, at most {LONGEST:g}, got "
+                f"{timeout!r}"
+            )
         self.threads = threads
         self.python = python
         self.host = host

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -189,7 +191,7 @@ class Measurements:
             DeviceError: If it is no such file.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 if int(file["format"]) != FORMAT:
                     raise DeviceError(f"{path}: format {int(file['format'])}, and this version reads {FORMAT}")
                 return cls(
@@ -198,5 +200,5 @@ class Measurements:
                     **{field: file[field] for field in ARRAYS},
                     environment=json.loads(str(file["environment"])),
                 )
-        except (ValueError, KeyError, EOFError) as error:
+        except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DeviceError(f"{path} holds no measurements: {error}") from error

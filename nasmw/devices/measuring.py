@@ -27,6 +27,7 @@ import contextlib
 import datetime
 import logging
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,8 @@ def measure(
         wall_tolerance: See `Protocol`.
         anchor: What the anchor was exported to, by the name of the device, for at least the first device of each place;
             None takes `anchor_network`, or the one that an open session has.
-        reference: What the anchor took in earlier runs, in milliseconds by the name of the device; a lower one counts.
+        reference: What the anchor took in earlier runs, in milliseconds by the name of the device; a lower one counts,
+            so infinity is none.
         seed: What the order of visits is drawn from.
         progress: Whether to show a progress bar.
 
@@ -144,6 +146,9 @@ def measure(
         anchor_tolerance=anchor_tolerance,
         wall_tolerance=wall_tolerance,
     )
+    for name, milliseconds in (reference or {}).items():
+        if not milliseconds > 0.0:
+            raise ValueError(f"measure takes a reference of positive milliseconds, got {milliseconds!r} for {name!r}")
     owners = [item.device if isinstance(item, Session) else item for item in devices]
     exported = _by_device(artifacts, owners)
     begin = datetime.datetime.now(datetime.timezone.utc)
@@ -188,8 +193,14 @@ def _by_device(
         raise DeviceError(f"two devices have the same name, among {', '.join(names)}; give one of them a `name`")
     exported = {}
     for network, found in artifacts.items():
+        if not isinstance(network, str) or not network or network == ANCHOR:
+            raise DeviceError(f"a network is named by a string, and by another one than {ANCHOR!r}; got {network!r}")
         exported[network] = {names[0]: found} if isinstance(found, Artifact) else found
-        if lacking := [name for name in names if name not in exported[network]]:
+        if not isinstance(exported[network], Mapping):
+            raise TypeError(
+                f"measure takes what `Device.export` made of the network {network!r}, got {type(found).__name__}"
+            )
+        if lacking := [name for name in names if not isinstance(exported[network].get(name), Artifact)]:
             raise DeviceError(f"the network {network!r} was not exported for {', '.join(lacking)}")
     return exported
 
@@ -240,9 +251,11 @@ class _Course:
         for number in self.anchor_visits:
             device, session = self.devices[number], self.sessions[number]
             if device.name in anchor:
-                session.prepare(ANCHOR, anchor[device.name])
+                with _about("the anchor"):
+                    session.prepare(ANCHOR, anchor[device.name])
             elif ANCHOR not in session:
-                session.prepare(ANCHOR, device.export(*anchor_network()))
+                with _about("the anchor"):
+                    session.prepare(ANCHOR, device.export(*anchor_network()))
         for number, device in enumerate(self.devices):
             self.earlier[number] = reference.get(self.devices[self.anchored[number]].name, np.inf)
             for name in self.names:
@@ -310,7 +323,7 @@ class _Course:
         place = number, network, self.visits[number, network]
         self.wall[place] = np.quantile(sample.wall_ms, self.protocol.quantile)
         self.cpu[place] = np.quantile(sample.cpu_ms, self.protocol.quantile)
-        cpu = max(float(sample.cpu_ms.sum()), np.finfo(np.float64).tiny)
+        cpu = max(float(sample.cpu_ms.sum()), sys.float_info.min)
         self.ratio[place] = float(sample.wall_ms.sum()) / cpu if self.devices[number].on_cpu else 1.0
         self.visits[number, network] += 1
         self.bar.update()

@@ -46,7 +46,9 @@ class Ncnn(Device):
             DeviceError: If the batch size is not 1, or an operator cannot be written; names it.
         """
         from nasmw.devices.ncnn_export import export_ncnn
+        from nasmw.devices.networks import check_network
 
         self.require()
+        check_network(model, example)
         param, weights = export_ncnn(model, example)
         return Artifact({"model.param": param, "model.bin": weights}, (tuple(example.shape),))

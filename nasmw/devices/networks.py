@@ -13,7 +13,33 @@ if TYPE_CHECKING:
     from nasmw.candidates import Architecture
     from nasmw.space import Space
 
-__all__ = ["input_of", "network_of"]
+__all__ = ["check_network", "input_of", "network_of"]
+
+
+def check_network(model: nn.Module, example: Tensor) -> None:
+    """Check that a network and its example are something that can be exported for any device.
+
+    Raises:
+        TypeError: If they are no network and no tensor.
+        DeviceError: If weights have no shape or no numbers yet, or are not in single precision: what a device computes
+            in is its own business.
+    """
+    import torch
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a device takes a network, an nn.Module, got {type(model).__name__}")
+    if not isinstance(example, torch.Tensor):
+        raise TypeError(f"a device takes one tensor as the example of its input, got {type(example).__name__}")
+    name = type(model).__name__
+    for where, tensor in [*model.named_parameters(), *model.named_buffers(), ("the example", example)]:
+        if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)) or tensor.is_meta:
+            raise DeviceError(f"{name} cannot be exported: {where} has no numbers yet; run the network once before")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise DeviceError(
+                f"{name} cannot be exported: {where} is {tensor.dtype}, and devices take single precision, whatever "
+                "they compute in; pass model.float() and example.float()"
+            )
 
 
 def network_of(

@@ -27,7 +27,8 @@ class DeviceNoise:
         spread: The median of spread divided by latency.
         halves: Spearman's rank correlation of the latencies from two halves of each network's visits, averaged over
             random halves; NaN where fewer than three networks have two visits that count.
-        whole: What `halves` would be for two full sets of visits, by Spearman and Brown: 2r / (1 + r).
+        whole: What `halves` would be for two full sets of visits, by Spearman and Brown: 2r / (1 + r); NaN where
+            `halves` is negative, for that formula is about agreement.
     """
 
     device: str
@@ -73,9 +74,14 @@ def noise_report(measurements: Measurements, *, splits: int = 20, seed: int = 0)
 
     Args:
         measurements: What `measure` found.
-        splits: How many random halves are averaged over.
+        splits: How many random halves are averaged over, at least 1.
         seed: What the halves are drawn from.
+
+    Raises:
+        ValueError: If there are no splits.
     """
+    if splits < 1:
+        raise ValueError(f"noise_report takes splits of at least 1, got {splits}")
     rng = np.random.default_rng(seed)
     rows = []
     for number, device in enumerate(measurements.devices):
@@ -95,7 +101,7 @@ def noise_report(measurements: Measurements, *, splits: int = 20, seed: int = 0)
                 int(measurements.unsettled[number].sum()),
                 float(np.median(measurements.spread_ms[number] / measurements.latency_ms[number])),
                 halves,
-                2.0 * halves / (1.0 + halves) if halves > -1.0 else float("nan"),
+                2.0 * halves / (1.0 + halves) if halves >= 0.0 else float("nan"),
             )
         )
     return NoiseReport(tuple(rows))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nasmw.devices.base import Artifact, Device
+from nasmw.errors import DeviceError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,12 +73,20 @@ class OnnxRuntime(Device):
 
     def export(self, model: nn.Module, example: Tensor) -> Artifact:
         """Return ``model.onnx``; see `Device.export`."""
+        from nasmw.devices.networks import check_network
         from nasmw.devices.onnx_export import export_onnx
 
         self.require()
+        check_network(model, example)
         content = export_onnx(model, example)
         if self.precision == "int8":
-            content = quantised(content, tuple(example.shape), self.calibration, self.seed)
+            try:
+                content = quantised(content, tuple(example.shape), self.calibration, self.seed)
+            except Exception as error:  # ONNX Runtime has exceptions of its own
+                raise DeviceError(
+                    f"{type(model).__name__} cannot be exported: ONNX Runtime does not quantise it: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
         return Artifact({"model.onnx": content}, (tuple(example.shape),))
 
 
@@ -97,7 +106,8 @@ def quantised(model: bytes, shape: tuple[int, ...], calibration: int, seed: int)
     onnx.helper.set_model_props(loaded, PREPARED)
     for number, node in enumerate(loaded.graph.node):  # nodes are left out by name
         node.name = node.name or f"node{number}"
-    name = loaded.graph.input[0].name
+    (given,) = loaded.graph.input
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
     rng = np.random.default_rng(seed)
 
     class Inputs(CalibrationDataReader):  # type: ignore[misc]
@@ -106,7 +116,10 @@ def quantised(model: bytes, shape: tuple[int, ...], calibration: int, seed: int)
 
         def get_next(self) -> dict[str, Any] | None:
             self.left -= 1
-            return {name: rng.standard_normal(shape).astype(np.float32)} if self.left >= 0 else None
+            if self.left < 0:
+                return None
+            numbers = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+            return {given.name: numbers.astype(dtype)}
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"

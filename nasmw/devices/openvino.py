@@ -57,7 +57,9 @@ class OpenVino(Device):
 
     def export(self, model: nn.Module, example: Tensor) -> Artifact:
         """Return ``model.onnx``; see `Device.export`."""
+        from nasmw.devices.networks import check_network
         from nasmw.devices.onnx_export import export_onnx
 
         self.require()
+        check_network(model, example)
         return Artifact({"model.onnx": export_onnx(model, example)}, (tuple(example.shape),))

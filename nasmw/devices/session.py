@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import attrs
@@ -32,6 +33,7 @@ __all__ = ["Sample", "Session"]
 GRACE = 5.0  # seconds that the far side has beyond its time-out, to say where it hung
 LINE = 1 << 30  # bytes of an answer
 TAIL = 40  # lines of the far side's standard error that an error shows
+WIDTH = 2000  # bytes of a line there; longer ones are broken
 SHOWN = 300  # characters of an answer that is none
 
 
@@ -53,7 +55,7 @@ class Session:
 
     A crash, a hang or an answer that makes no sense is a `DeviceError` with what the process printed, never a number.
     The process is ended then, and the next request starts another one, to which prepared networks are sent again as
-    they are asked for. Not safe for several threads at once.
+    they are asked for. Threads take turns; a forked program gets a process of its own.
     """
 
     def __init__(self, device: Device) -> None:
@@ -64,6 +66,9 @@ class Session:
         self._requests = 0
         self._artifacts: dict[str, Artifact] = {}
         self._sent: set[str] = set()
+        self._owner = os.getpid()
+        self._turns = threading.RLock()
+        self._left: list[object] = []
 
     def __enter__(self) -> Session:
         return self
@@ -88,8 +93,12 @@ class Session:
         """
         about = self._request("describe").get("about")
         wanted = ("runtime", "version", "precision", "threads", "cpu")
-        if not isinstance(about, dict) or not all(name in about for name in wanted):
-            raise self._failed(f"described itself as {about!r}, without all of {wanted}")
+        if (
+            not isinstance(about, dict)
+            or not all(about.get(name) for name in wanted)
+            or type(about["threads"]) is not int
+        ):
+            raise self._failed(f"described itself as {_shown(repr(about))}, without all of {wanted}")
         return about
 
     def prepare(self, key: str, artifact: Artifact) -> float:
@@ -102,10 +111,11 @@ class Session:
         Raises:
             DeviceError: If it cannot load it.
         """
-        self._artifacts.pop(key, None)
-        seconds = self._send(key, artifact)
-        self._artifacts[key] = artifact
-        return seconds
+        with self._turn():
+            self._artifacts.pop(key, None)
+            seconds = self._send(key, artifact)
+            self._artifacts[key] = artifact
+            return seconds
 
     def measure(self, key: str, runs: int = 10, warmup: int = 3) -> Sample:
         """Run a prepared network on its fixed input, and return the time of each run.
@@ -119,13 +129,16 @@ class Session:
             KeyError: If no such network was prepared.
             DeviceError: If there are not as many times as runs, each of them positive.
         """
-        if runs < 1 or warmup < 0:
-            raise ValueError(f"measure takes runs of at least 1 and warmup of at least 0, got {runs} and {warmup}")
-        self._ensure(key)
-        answer = self._request("measure", key=key, runs=runs, warmup=warmup)
-        wall, cpu = answer.get("wall_ms"), answer.get("cpu_ms")
-        if not _are_times(wall, runs, least=math.ulp(0.0)) or not _are_times(cpu, runs, least=0.0):
-            raise self._failed(f"gave no {runs} times in milliseconds: {_shown(json.dumps(answer))}")
+        if not (isinstance(runs, int) and isinstance(warmup, int) and runs >= 1 and warmup >= 0):
+            raise ValueError(
+                f"measure takes runs of at least 1 and warmup of at least 0, whole numbers, got {runs!r} and {warmup!r}"
+            )
+        with self._turn():
+            self._ensure(key)
+            answer = self._request("measure", key=key, runs=runs, warmup=warmup)
+            wall, cpu = answer.get("wall_ms"), answer.get("cpu_ms")
+            if not _are_times(wall, runs, least=math.ulp(0.0)) or not _are_times(cpu, runs, least=0.0):
+                raise self._failed(f"gave no {runs} times in milliseconds: {_shown(json.dumps(answer))}")
         return Sample(np.array(wall, dtype=np.float64), np.array(cpu, dtype=np.float64))
 
     def infer(self, key: str, *inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
@@ -135,39 +148,57 @@ class Session:
             KeyError: If no such network was prepared.
             DeviceError: If it fails.
         """
-        self._ensure(key)
-        answer = self._request("infer", key=key, inputs=[_packed(array) for array in inputs])
-        try:
-            return [np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for text in answer["outputs"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._failed(f"gave no arrays: {error}") from error
+        with self._turn():
+            self._ensure(key)
+            answer = self._request("infer", key=key, inputs=[_packed(array) for array in inputs])
+            try:
+                return [np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for text in answer["outputs"]]
+            except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise self._failed(f"gave no arrays: {error}") from error
 
     def forget(self, key: str) -> None:
         """Drop a network on both sides."""
-        self._artifacts.pop(key, None)
-        if key in self._sent and self._process is not None:
-            self._request("forget", key=key)
-        self._sent.discard(key)
+        with self._turn():
+            self._artifacts.pop(key, None)
+            if key in self._sent and self._process is not None:
+                self._request("forget", key=key)
+            self._sent.discard(key)
 
     def close(self) -> None:
         """End the process; the session can be used again, and keeps its networks."""
-        process = self._process
-        if process is None:
-            return
-        with contextlib.suppress(OSError):
-            _pipe(process.stdin).close()  # its loop ends with its input
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-        self._end()
+        with self._turn():
+            process = self._process
+            if process is None:
+                return
+            with contextlib.suppress(OSError):
+                _pipe(process.stdin).close()  # its loop ends with its input
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            self._end()
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Have the process alone; leave it to the program that started it, where this one was forked off that."""
+        if self._owner != os.getpid():
+            # Kept, since to close these pipes could wait for ever: a thread that is gone may hold their locks.
+            self._left += [self._process, self._reader]
+            self._process, self._reader, self._owner = None, None, os.getpid()
+            self._turns = threading.RLock()
+            self._sent.clear()
+        with self._turns:
+            yield
 
     def _send(self, key: str, artifact: Artifact) -> float:
         self._sent.discard(key)
         files = {name: base64.b64encode(content).decode() for name, content in artifact.files.items()}
         answer = self._request("prepare", key=key, files=files, shapes=artifact.shapes)
+        seconds = answer.get("seconds")
+        if not _are_times([seconds], 1, least=0.0):
+            raise self._failed(f"gave no time in seconds: {_shown(json.dumps(answer))}")
         self._sent.add(key)
-        return float(answer["seconds"])
+        return float(seconds)  # type: ignore[arg-type]
 
     def _ensure(self, key: str) -> None:
         if key not in self._artifacts:
@@ -177,6 +208,10 @@ class Session:
 
     def _request(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send a request and return its answer."""
+        with self._turn():
+            return self._asked(do, arguments)
+
+    def _asked(self, do: str, arguments: dict[str, Any]) -> dict[str, Any]:
         process = self._process or self._start()
         self._requests += 1
         request = {"id": self._requests, "do": do, "seconds": self.device.timeout, **arguments}
@@ -191,8 +226,8 @@ class Session:
             raise
         finally:
             watch.cancel()
-        if not line:
-            raise self._died(do, time.monotonic() - begin)
+        if not line.endswith(b"\n") and len(line) < LINE:
+            raise self._died(do, time.monotonic() - begin, line)
         answer = _parsed(line)
         if answer is None or answer.get("id") != request["id"] or not isinstance(answer.get("ok"), bool):
             raise self._failed(f"answered rubbish to {do!r}: {_shown(line.decode(errors='replace'))}")
@@ -216,11 +251,11 @@ class Session:
                 stderr=subprocess.PIPE,
                 start_new_session=sys.platform != "win32",  # Ctrl-C is for this side, which then ends it
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a zero byte
             raise DeviceError(f"{self.device!r} does not start: {command[0]}: {error}") from error
         self._process = process
         self._sent.clear()
-        self._stderr.clear()
+        self._stderr = collections.deque(maxlen=TAIL)
         self._reader = threading.Thread(target=self._stderr.extend, args=(_lines(process.stderr),), daemon=True)
         self._reader.start()
         hello = json.dumps(self.device.hello()).encode() + b"\n"
@@ -242,7 +277,7 @@ class Session:
             with contextlib.suppress(OSError):
                 _pipe(pipe).close()
 
-    def _died(self, do: str, seconds: float) -> DeviceError:
+    def _died(self, do: str, seconds: float, begun: bytes) -> DeviceError:
         process = self._process
         assert process is not None
         late = seconds >= self.device.timeout
@@ -250,9 +285,10 @@ class Session:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
         code = process.poll()
+        cut = f", in the middle of its answer {_shown(begun[:WIDTH].decode(errors='replace'))}" if begun else ""
         if late:
-            return self._failed(f"did not {do} within {self.device.timeout:g} s and was ended")
-        return self._failed(f"{_obituary(code)} while it was to {do}")
+            return self._failed(f"did not {do} within {self.device.timeout:g} s and was ended{cut}")
+        return self._failed(f"{_obituary(code)} while it was to {do}{cut}")
 
     def _failed(self, what: str) -> DeviceError:
         """End the process and return an error that shows what it printed."""
@@ -263,7 +299,7 @@ class Session:
 
 
 def _lines(stream: IO[bytes] | None) -> Any:
-    for line in _pipe(stream):
+    while line := _pipe(stream).readline(WIDTH):
         yield line.decode(errors="replace").rstrip()
 
 
@@ -298,7 +334,7 @@ def _obituary(code: int | None) -> str:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         answer = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 
@@ -307,7 +343,7 @@ def _are_times(values: object, runs: int, least: float) -> bool:
     return (
         isinstance(values, Sequence)
         and len(values) == runs
-        and all(isinstance(value, (int, float)) and least <= value < math.inf for value in values)
+        and all(type(value) in (int, float) and least <= value <= sys.float_info.max for value in values)
     )
 
 

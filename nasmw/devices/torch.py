@@ -73,7 +73,7 @@ class Torch(Device):
         return {"mode": self.mode, "device": self.device}
 
     def export(self, model: nn.Module, example: Tensor) -> Artifact:
-        """Return ``model.pt``; see `Device.export`.
+        """Return ``model.pt``, and the example's ``dtype``; see `Device.export`.
 
         Raises:
             DeviceError: If the network cannot be traced, and the far side is another environment or host, or it cannot
@@ -81,9 +81,11 @@ class Torch(Device):
         """
         import torch
 
+        from nasmw.devices.networks import check_network
         from nasmw.devices.tracing import evaluating
 
-        with evaluating(model):
+        check_network(model, example)
+        with evaluating(model), torch.random.fork_rng(devices=()):
             try:
                 travels = _plain(model, example)
             except Exception as error:  # tracing runs the network's own code on stand-ins for tensors
@@ -101,7 +103,8 @@ class Torch(Device):
                     f"{type(model).__name__} cannot travel to {self!r}: it cannot be pickled "
                     f"({type(error).__name__}: {error})"
                 ) from error
-        return Artifact({"model.pt": file.getvalue()}, (tuple(example.shape),))
+        dtype = str(example.dtype).removeprefix("torch.").encode()
+        return Artifact({"model.pt": file.getvalue(), "dtype": dtype}, (tuple(example.shape),))
 
 
 def _plain(model: nn.Module, example: Tensor) -> nn.Module:

@@ -118,7 +118,8 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], known: Container
 
     Raises:
         UnsupportedOperatorError: If an operator is not known and cannot be taken apart.
-        DeviceError: If the network decides by the values of its input what it computes, or draws random numbers.
+        DeviceError: If the network decides by the values of its input what it computes, draws random numbers, or does
+            not run on the example.
     """
     inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     recorder = _Recorder(known)
@@ -133,6 +134,13 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], known: Container
                     f"{type(model).__name__} cannot be exported: it reads numbers that depend on its input (by "
                     f"{error}), so other inputs may take another course; write it with tensor operators alone"
                 ) from None
+            except (DeviceError, UnsupportedOperatorError):
+                raise
+            except Exception as error:  # whatever the network's own code raises
+                raise DeviceError(
+                    f"{type(model).__name__} cannot be exported: it does not run on an example of shape "
+                    f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {type(error).__name__}: {error}"
+                ) from error
     if recorder.problem is not None:
         raise recorder.problem
     outputs = []

@@ -21,7 +21,8 @@ def sensible_weights(model: nn.Module, example: Tensor | None = None, *, seed: i
     to layer. Processors compute with the latter many times slower, and 8 bits hold neither, so both would say nothing
     about trained networks. Every weight with two axes or more is drawn as by He et al. (2015, Delving Deep into
     Rectifiers, section 2.2), biases beside them are small, batch norm scales by one and shifts by nothing. With an
-    example, batch norm's running statistics are those of one batch of normal numbers, as training would leave them.
+    example, batch norm's running statistics are those of one batch of normal numbers, as training would leave them, or
+    of zeros and ones where the example is of whole numbers.
 
     Args:
         model: The network; it is left in evaluation mode. PyTorch's random state stays as it is.
@@ -51,7 +52,11 @@ def sensible_weights(model: nn.Module, example: Tensor | None = None, *, seed: i
         for norm in norms:
             norm.train()
             norm.momentum = None  # takes the statistics as they are
-        batch = torch.randn(max(LEAST_BATCH, example.shape[0]), *example.shape[1:], generator=generator)
+        shape = (max(LEAST_BATCH, example.shape[0]), *example.shape[1:])
+        if example.is_floating_point():
+            batch = torch.randn(shape, generator=generator).to(example)
+        else:
+            batch = torch.randint(0, 2, shape, generator=generator).to(example)
         try:
             model(batch)
         finally:

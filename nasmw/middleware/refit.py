@@ -47,7 +47,7 @@ class Refit(Middleware):
         TypeError: If there is no profiler, or something else.
         ValueError: If `every` is below 1.
         ProfilerError: If two profilers have one name; at setup, if a profiler is fixed; during a run, if none of the
-            finished trials has the metric that a profiler learns from.
+            finished trials has had the metric that a profiler learns from when it is to learn for the first time.
 
     Example:
         >>> from nasmw.profilers import LearnedProfiler
@@ -84,6 +84,7 @@ class Refit(Middleware):
                 kept.version = profiler.version
         self._waiting: list[Outcomes] = []
         self._finished = 0
+        self._measured: set[str] = set()
 
     def _tell(self, outcomes: Outcomes) -> None:
         self._learn(outcomes)
@@ -104,9 +105,23 @@ class Refit(Middleware):
         told = Outcomes.join(self._waiting)
         self._waiting, self._finished = [], 0
         for profiler in self.refitted:
-            _check_measured(profiler, told, self.context.stage)
+            self._check_measured(profiler, told)
             profiler.update(told)
             self._kept[profiler.name].version = profiler.version
+
+    def _check_measured(self, profiler: Profiler, told: Outcomes) -> None:
+        """Refuse to go on where nothing has been learnt so far, if a profiler says what it learns from."""
+        metric = getattr(profiler, "metric", None)
+        if not isinstance(metric, str) or profiler.name in self._measured:
+            return
+        if any(np.isfinite(told.metrics.get(name, [])).any() for name in (metric, profiler.name)):
+            self._measured.add(profiler.name)
+            return
+        raise ProfilerError(
+            f"none of the last {len(told)} finished trials has the metric {metric!r}, from which {self.context.stage} "
+            f"is to teach {profiler!r}; they have {sorted(told.metrics)}. Return it from evaluate, or name another "
+            "metric: LearnedProfiler(..., metric='...')"
+        )
 
 
 def _learning(given: object) -> tuple[Profiler, ...]:
@@ -122,17 +137,3 @@ def _copied(profiler: Profiler) -> Profiler:
     """Return a copy that no update of the profiler changes; the space is the same object."""
     memo: dict[int, Any] = {} if profiler.space is None else {id(profiler.space): profiler.space}
     return copy.deepcopy(profiler, memo)
-
-
-def _check_measured(profiler: Profiler, told: Outcomes, stage: str) -> None:
-    """Refuse to go on without learning anything, where a profiler says what it learns from."""
-    metric = getattr(profiler, "metric", None)
-    if not isinstance(metric, str):
-        return
-    if any(np.isfinite(told.metrics.get(name, [])).any() for name in (metric, profiler.name)):
-        return
-    raise ProfilerError(
-        f"none of the last {len(told)} finished trials has the metric {metric!r}, from which {stage} is to teach "
-        f"{profiler!r}; they have {sorted(told.metrics)}. Return it from evaluate, or name another metric: "
-        "LearnedProfiler(..., metric='...')"
-    )

@@ -53,7 +53,8 @@ class Verify(Middleware):
     Raises:
         TypeError: If `limit` is no limit, or `measured` no profiler.
         ValueError: If a number is out of range.
-        ProfilerError: If both profilers have one name; at setup, if the first one states no error.
+        ProfilerError: If both profilers have one name, or different units; at setup, if the first one states no
+            error.
         DeviceError: During a run, if the device fails on five candidates in a row.
 
     Example:
@@ -99,6 +100,12 @@ class Verify(Middleware):
             raise ProfilerError(
                 f"what is predicted and what is measured are both named {self.measured.name!r}; give one of the "
                 "profilers another name, as in DeviceProfiler(..., name='measured_ms')"
+            )
+        units = (self.predicted.unit, self.measured.unit)
+        if all(units) and len(set(units)) > 1:
+            raise ProfilerError(
+                f"what is predicted is in {units[0]!r}, and what is measured in {units[1]!r}; "
+                "both are to keep one limit"
             )
 
     @property
@@ -205,7 +212,7 @@ class Verify(Middleware):
             except DeviceError as error:
                 if self._failures + 1 >= FAILURES:
                     raise
-                self._errors[one.row_keys()[0]] = str(error).splitlines()[0]
+                self._errors[one.row_keys()[0]] = (str(error) or type(error).__name__).splitlines()[0]
                 return [0.0]
             return [1.0]
 

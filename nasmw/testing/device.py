@@ -99,11 +99,17 @@ class FakeDevice(Device):
         return "fp32"
 
     def export(self, model: nn.Module, example: Tensor) -> Artifact:
-        """Return an artifact that holds the latency."""
+        """Return an artifact that holds the latency; see `Device.export`."""
         self.exported += 1
         training = model.training
-        content = {"network": repr(model), "latency_ms": self.latency(model, example)}
-        model.train(training)
+        try:
+            content = {"network": repr(model), "latency_ms": self.latency(model, example)}
+        except DeviceError:
+            raise
+        except RuntimeError as error:  # of PyTorch, where the network does not run
+            raise DeviceError(f"{type(model).__name__} cannot be exported: {error}") from error
+        finally:
+            model.train(training)
         return Artifact({FILE: json.dumps(content).encode()}, [tuple(example.shape)])
 
     def open(self) -> Session:

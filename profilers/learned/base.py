@@ -17,7 +17,7 @@ from nasmw.profiler import Bounds, Profiler
 from nasmw.profilers.learned import files
 from nasmw.profilers.learned.calibration import Calibration, cross_validated
 from nasmw.profilers.learned.encoding_text import default_encoding, make_encoding
-from nasmw.profilers.learned.encodings import Encoding
+from nasmw.profilers.learned.encodings import Encoding, Features
 from nasmw.profilers.learned.predictor import Arrays, Linear, Prediction, Predictor, make_predictor
 from nasmw.space import Space
 
@@ -25,6 +25,8 @@ __all__ = ["LearnedProfiler", "Samples", "Transform"]
 
 Transform = Literal["none", "log"]
 PREDICTOR = "predictor/"
+BLOCK = 4096
+"""So many candidates are encoded and predicted at a time, for the sake of memory."""
 
 
 @attrs.frozen(eq=False)
@@ -67,6 +69,16 @@ def _positive(weight: float) -> float:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0.0 < weight < np.inf:
         raise ProfilerError(f"update_weight is a number above 0, got {weight!r}")
     return weight
+
+
+def _numbers(what: str, values: npt.ArrayLike) -> Floats:
+    """Return values as float64."""
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ProfilerError(f"{what} are numbers, one for each architecture; got {values!r} ({error})") from None
 
 
 class LearnedProfiler(Profiler):
@@ -134,6 +146,9 @@ class LearnedProfiler(Profiler):
             raise ProfilerError(
                 f"the transform of a learned profiler is one of {get_args(Transform)}, got {transform!r}"
             )
+        for word, text in (("unit", unit), ("device", "" if device is None else device)):
+            if not isinstance(text, str):
+                raise TypeError(f"the {word} of a learned profiler is a string, got {text!r}")
         if metric is not None and (not isinstance(metric, str) or not metric):
             raise ProfilerError(f"the metric to learn from is named by a non-empty string, got {metric!r}")
         self.encoding = default_encoding(space) if encoding is None else make_encoding(encoding, given)
@@ -248,7 +263,7 @@ class LearnedProfiler(Profiler):
         samples = self._samples + self._checked(
             outcomes.candidates[rows], values[rows], np.full(len(rows), self.update_weight), any_number=True
         )
-        enough = len(samples) >= self._predictor.minimum and np.ptp(samples.values) > 0
+        enough = len(samples) >= self._predictor.minimum and np.ptp(samples.values) > 0 and self._scaled(samples)[2] > 0
         if self._fitted is not None or enough:
             self._learn(samples)
         else:
@@ -263,7 +278,7 @@ class LearnedProfiler(Profiler):
         any_number: bool = False,
     ) -> Samples:
         codes = self._candidates(architectures).codes
-        numbers = np.asarray(values, dtype=np.float64)
+        numbers = _numbers(f"values of {self.name!r}", values)
         if numbers.shape != (len(codes),):
             raise ProfilerError(f"{self!r} takes one value per architecture, got {numbers.shape} for {len(codes)}")
         if not np.isfinite(numbers).all():
@@ -288,7 +303,7 @@ class LearnedProfiler(Profiler):
                     f"all {len(numbers)} values of {self.name!r} are {numbers[0]:g}: nothing can be learnt from a "
                     "constant; check the measurement, or measure architectures that differ more"
                 )
-        factors = np.ones(len(numbers)) if weights is None else np.asarray(weights, dtype=np.float64)
+        factors = np.ones(len(numbers)) if weights is None else _numbers("weights", weights)
         if factors.shape != numbers.shape or not np.isfinite(factors).all() or (factors <= 0).any():
             raise ProfilerError(f"weights are {len(numbers)} finite numbers above 0, got {weights!r}")
         return Samples(codes, numbers, factors)
@@ -304,11 +319,13 @@ class LearnedProfiler(Profiler):
 
     def _learn(self, samples: Samples) -> None:
         """Fit the predictor anew to all samples, and calibrate it."""
-        target = np.log(samples.values) if self.transform == "log" else samples.values
-        weights = samples.weights / samples.weights.mean()
-        middle = float(np.average(target, weights=weights))
-        scale = float(np.sqrt(np.average((target - middle) ** 2, weights=weights)))
-        standard = (target - middle) / scale
+        standard, middle, scale, weights = self._scaled(samples)
+        if not scale:
+            raise ProfilerError(
+                f"nothing can be learnt from values of {self.name!r} between {samples.values.min():g} and "
+                f"{samples.values.max():g}, or from their weights: float64 cannot tell by how much they differ; give "
+                "them in another unit"
+            )
         features = self.encoding.encode(Candidates.of(self._space(), samples.codes))
         predictor = self._predictor.fresh()
         predictor.fit(features, standard, weights)
@@ -320,6 +337,17 @@ class LearnedProfiler(Profiler):
         calibration = Calibration.of(standard[apart.rows] - apart.prediction.mean, apart.prediction.spread)
         self._set(predictor, middle, scale, calibration, samples)
         self.version += 1
+
+    def _scaled(self, samples: Samples) -> tuple[Floats, float, float, Floats]:
+        """Return values of mean 0 and standard deviation 1, that mean and deviation before (0 if none), and weights."""
+        target = np.log(samples.values) if self.transform == "log" else samples.values
+        with np.errstate(all="ignore"):
+            weights = samples.weights / samples.weights.mean()
+            middle = float(np.average(target, weights=weights))
+            scale = float(np.sqrt(np.average((target - middle) ** 2, weights=weights)))
+            standard = (target - middle) / scale
+        known = np.isfinite(standard).all() and np.isfinite(scale) and weights.min() > 0
+        return standard, middle, scale if known else 0.0, weights
 
     def _set(
         self, predictor: Predictor, middle: float, scale: float, calibration: Calibration, samples: Samples
@@ -353,10 +381,13 @@ class LearnedProfiler(Profiler):
         """Return means and spreads before the transform is undone, in its unit."""
         fitted = self._ready()
         candidates = self._candidates(candidates)
-        if not len(candidates):
-            return Prediction(np.zeros(0), np.zeros(0))
-        said = fitted.predictor.predict(self.encoding.encode(candidates))
-        return Prediction(said.mean * fitted.scale + fitted.middle, said.spread * fitted.scale)
+        means, spreads = [np.zeros(0)], [np.zeros(0)]
+        for start in range(0, len(candidates), BLOCK):
+            block = candidates if len(candidates) <= BLOCK else candidates[start : start + BLOCK]
+            said = fitted.predictor.predict(self.encoding.encode(block))
+            means.append(said.mean * fitted.scale + fitted.middle)
+            spreads.append(said.spread * fitted.scale)
+        return Prediction(np.concatenate(means), np.concatenate(spreads))
 
     def std(self, candidates: Candidates) -> Floats:
         """Return the standard deviation of a single measurement around each value, ``(n,)``.
@@ -442,6 +473,18 @@ class LearnedProfiler(Profiler):
             ProfilerError: If it is no such file, has a later format, or is about another space.
         """
         header, arrays = files.read(path, space)
+        with files.damaged(path):
+            return cls._loaded(path, space, header, arrays, given)
+
+    @classmethod
+    def _loaded(
+        cls,
+        path: str | os.PathLike[str],
+        space: Space,
+        header: Mapping[str, Any],
+        arrays: Arrays,
+        given: Mapping[str, Encoding] | None,
+    ) -> LearnedProfiler:
         if header.get("encoding", "transfer(").startswith("transfer("):
             raise ProfilerError(
                 f"{os.fspath(path)!r} was saved by another class; load it by "
@@ -470,11 +513,15 @@ class LearnedProfiler(Profiler):
                 f"{os.fspath(path)!r} was saved for a space whose networks cost something else: the encoding "
                 f"{header['encoding']!r} gives other numbers on {space!r} (another width or input size?)"
             )
-        predictor = self._predictor.fresh()
-        state = {name[len(PREDICTOR) :]: array for name, array in arrays.items() if name.startswith(PREDICTOR)}
-        predictor.restore(state, self.encoding.groups(space))
-        middle, scale = arrays["scaling"].tolist()
-        samples = Samples(arrays["codes"], arrays["values"], arrays["weights"])
-        self._set(predictor, middle, scale, Calibration(arrays["scores"]), samples)
+        with files.damaged(path):
+            predictor = self._predictor.fresh()
+            state = {name[len(PREDICTOR) :]: array for name, array in arrays.items() if name.startswith(PREDICTOR)}
+            groups = self.encoding.groups(space)
+            predictor.restore(state, groups)
+            # What does not fit together is to be found now, not at the first prediction.
+            predictor.predict(Features(np.zeros((1, self.encoding.width(space))), groups))
+            middle, scale = arrays["scaling"].tolist()
+            samples = Samples(arrays["codes"], arrays["values"], arrays["weights"])
+            self._set(predictor, middle, scale, Calibration(arrays["scores"]), samples)
         self.version = header["version"]
         self.frozen = header["frozen"]

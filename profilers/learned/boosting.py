@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import attrs
@@ -10,7 +11,7 @@ import numpy as np
 from nasmw.candidates import Floats
 from nasmw.errors import MissingExtraError
 from nasmw.profilers.learned.encodings import Features
-from nasmw.profilers.learned.predictor import Arrays, Prediction, Predictor
+from nasmw.profilers.learned.predictor import Arrays, Prediction, Predictor, number, whole
 
 __all__ = ["Boosting"]
 
@@ -56,13 +57,15 @@ class Boosting(Predictor):
         "columns": (0.3, 0.6, 1.0),
     }
 
-    trees: int = 500
-    learning_rate: float = 0.05
-    leaves: int = 15
-    least_samples: int = 10
-    penalty: float = 1.0
-    columns: float = 0.6
-    seed: int = 0
+    trees: int = attrs.field(default=500, validator=whole(1))
+    learning_rate: float = attrs.field(default=0.05, validator=number("a number above 0", lambda x: 0.0 < x < math.inf))
+    leaves: int = attrs.field(default=15, validator=whole(2))
+    least_samples: int = attrs.field(default=10, validator=whole(1))
+    penalty: float = attrs.field(default=1.0, validator=number("a number of at least 0", lambda x: 0.0 <= x < math.inf))
+    columns: float = attrs.field(
+        default=0.6, validator=number("a share above 0 and at most 1", lambda x: 0.0 < x <= 1.0)
+    )
+    seed: int = attrs.field(default=0, validator=whole(0))
     _text: str = attrs.field(init=False, default="")
     _booster: Any = attrs.field(init=False, default=None)
 

@@ -331,15 +331,18 @@ class HardwareModel:
             ProfilerError: If it is no such file, or about another space.
         """
         header, arrays = files.read(path, space)
-        if header.get("model") != "hardware":
-            raise ProfilerError(f"{os.fspath(path)!r} was saved by no HardwareModel; use LearnedProfiler.load")
-        made = cls(space)
-        if header["encoding_fingerprint"] != LayerWork().fingerprint(space):
-            raise ProfilerError(f"{os.fspath(path)!r} was saved for networks of other costs than those of {space!r}")
-        made._state = arrays
-        made._software = tuple(header["software_names"])
-        made._relative_std = math.nan if header["relative_std"] is None else header["relative_std"]
-        return made
+        with files.damaged(path):
+            if header.get("model") != "hardware":
+                raise ProfilerError(f"{os.fspath(path)!r} was saved by no HardwareModel; use LearnedProfiler.load")
+            made = cls(space)
+            if header["encoding_fingerprint"] != LayerWork().fingerprint(space):
+                raise ProfilerError(
+                    f"{os.fspath(path)!r} was saved for networks of other costs than those of {space!r}"
+                )
+            made._state = arrays
+            made._software = tuple(header["software_names"])
+            made._relative_std = math.nan if header["relative_std"] is None else header["relative_std"]
+            return made
 
 
 def _rows(n: int) -> Any:

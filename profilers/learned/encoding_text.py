@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from nasmw.errors import ProfilerError, did_you_mean
 from nasmw.profilers.learned.costs import Costs, Counts
-from nasmw.profilers.learned.encodings import Encoding, Interaction, Joined, OneHot, Slots
+from nasmw.profilers.learned.encodings import Encoding, Interaction, Joined, OneHot, Slots, numeric_options
 from nasmw.profilers.learned.graphs import Adjacency
 from nasmw.profilers.learned.layers import LayerCounts, LayerWork, PlacedCounts
 from nasmw.space import Space
 
 __all__ = ["NAMED", "default_encoding", "make_encoding"]
 
-TOKEN = re.compile(r"\s*(?:([A-Za-z_][\w.\-]*)|(\d+(?:\.\d+)?)|(.))")
+TOKEN = re.compile(r'\s*(?:([A-Za-z_][\w.\-]*|"(?:[^"\\]|\\.)*")|(\d+(?:\.\d+)?(?:e[+-]?\d+)?)|(.))')
 
 NAMED: dict[str, Callable[..., Encoding]] = {
     "adjacency": Adjacency,
@@ -34,7 +35,7 @@ def make_encoding(encoding: Encoding | str, given: Mapping[str, Encoding] | None
     """Return an encoding by its text.
 
     A text is a sum of products: names of encodings joined by ``+``, each multiplied by powers of choices if wished, as
-    in ``"slots + slots * resolution^2 + costs(log)"``.
+    in ``"slots + slots * resolution^2 + costs(log)"``. Names of choices that are no words stand in double quotes.
 
     Args:
         encoding: The text, or an encoding, which is returned as it is.
@@ -52,6 +53,9 @@ def make_encoding(encoding: Encoding | str, given: Mapping[str, Encoding] | None
         return encoding
     if not isinstance(encoding, str):
         raise TypeError(f"an encoding is an Encoding or a text such as 'one_hot', got {encoding!r}")
+    for name, own in (given or {}).items():
+        if not isinstance(own, Encoding):
+            raise TypeError(f"given={{...}} maps names to encodings, got {own!r} for {name!r}")
     return _Reader(encoding, {**NAMED, **{name: (lambda own=own: own) for name, own in (given or {}).items()}}).read()
 
 
@@ -62,7 +66,7 @@ def default_encoding(space: Space) -> Encoding:
     """
     if "resolution" in space.names:
         choice = space.choices[space.column("resolution")]
-        if not choice.when and all(isinstance(option, (int, float)) and option > 0 for option in choice.options):
+        if not choice.when and numeric_options(choice.options):
             return Slots() + Interaction(Slots(), "resolution", 2)
     return Slots()
 
@@ -113,6 +117,8 @@ class _Reader:
         encoding = self._atom()
         while self._take("*"):
             choice = self._word(0, "the name of a choice")
+            if choice.startswith('"'):
+                choice = str(json.loads(choice))
             power = 1.0
             if self._take("^"):
                 sign = -1.0 if self._take("-") else 1.0

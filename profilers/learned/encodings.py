@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import re
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -21,7 +24,18 @@ __all__ = ["Encoding", "Features", "Group", "Interaction", "Joined", "OneHot", "
 Term = tuple[tuple[str, ...], Floats]
 """Names of choices and an array with one axis for each, as a `CostTable` takes them."""
 
+WORD = re.compile(r"[A-Za-z_][\w.\-]*")
+"""What texts of encodings take as a name without quotes."""
+
 _PLANS: weakref.WeakKeyDictionary[Space, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def kept(space: Space, key: str, make: Callable[[], Any]) -> Any:
+    """Return what `make` gave for a space, made once; it must hold no reference to the space itself."""
+    plans = _PLANS.setdefault(space, {})
+    if key not in plans:
+        plans[key] = make()
+    return plans[key]
 
 
 @attrs.frozen
@@ -126,19 +140,11 @@ class Encoding(ABC):
 
     def plan(self, space: Space) -> Any:
         """Return what `_prepare` gave for a space, prepared once."""
-        plans = _PLANS.setdefault(space, {})
-        text = str(self)
-        if text not in plans:
-            plans[text] = self._prepare(space)
-        return plans[text]
+        return kept(space, str(self), lambda: self._prepare(space))
 
     def width(self, space: Space) -> int:
         """Return the number of columns, ``p``."""
-        widths = _PLANS.setdefault(space, {})
-        key = f"width of {self}"
-        if key not in widths:
-            widths[key] = len(self.names(space))
-        width: int = widths[key]
+        width: int = kept(space, f"width of {self}", lambda: len(self.names(space)))
         return width
 
     def groups(self, space: Space) -> tuple[Group, ...]:
@@ -163,6 +169,13 @@ class Encoding(ABC):
 
 def _hash(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def numeric_options(options: Sequence[Any]) -> bool:
+    """Return whether all options are positive numbers, of which powers can be taken."""
+    return all(
+        isinstance(option, (int, float)) and not isinstance(option, bool) and 0 < option < np.inf for option in options
+    )
 
 
 def space_of(candidates: Candidates) -> Space:
@@ -217,12 +230,43 @@ class _Slot:
     def width(self) -> int:
         return int(np.prod(self.sizes))
 
-    def number(self, codes: Codes) -> npt.NDArray[np.intp]:
-        """Return ``(n,)``, which of its columns is 1 where the slot is active."""
-        found = np.zeros(len(codes), dtype=np.intp)
-        for column, size in zip(self.columns, self.sizes, strict=True):
-            found = found * size + codes[:, column]
-        return found + self.start
+
+@attrs.frozen(eq=False)
+class _SlotPlan:
+    """All slots of a space, and the same in arrays that number the columns of all of them at once.
+
+    Attributes:
+        slots: The slots, which hold each choice once.
+        order: The choices, slot by slot.
+        factors: How many columns apart two neighbouring options of each of these choices are.
+        begins: Where each slot begins among these choices.
+        starts: The first column of each slot.
+        first: The first choice of each slot, by which it is active.
+    """
+
+    slots: tuple[_Slot, ...]
+    order: npt.NDArray[np.intp]
+    factors: npt.NDArray[np.intp]
+    begins: npt.NDArray[np.intp]
+    starts: npt.NDArray[np.intp]
+    first: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, slots: Sequence[_Slot]) -> _SlotPlan:
+        factors = [math.prod(slot.sizes[place + 1 :]) for slot in slots for place in range(len(slot.sizes))]
+        begins = np.cumsum([0, *(len(slot.columns) for slot in slots[:-1])])
+        order = np.array([column for slot in slots for column in slot.columns], dtype=np.intp)
+        starts = np.array([slot.start for slot in slots], dtype=np.intp)
+        return cls(tuple(slots), order, np.array(factors, dtype=np.intp), begins, starts, order[begins])
+
+    @property
+    def width(self) -> int:
+        return self.slots[-1].start + self.slots[-1].width
+
+    def numbers(self, codes: Codes) -> npt.NDArray[np.intp]:
+        """Return ``(n, slots)``, which column of each slot is 1 where the slot is active."""
+        summed: npt.NDArray[np.intp] = np.add.reduceat(codes[:, self.order] * self.factors, self.begins, axis=1)
+        return summed + self.starts
 
 
 class Slots(Encoding):
@@ -256,25 +300,24 @@ class Slots(Encoding):
             slots += [columns] if joint <= self.most else [[column] for column in columns]
         return slots
 
-    def _prepare(self, space: Space) -> list[_Slot]:
+    def _prepare(self, space: Space) -> _SlotPlan:
         slots, start = [], 0
         for columns in self._grouped(space):
             slot = _Slot(tuple(columns), tuple(len(space.choices[column].options) for column in columns), start)
             slots.append(slot)
             start += slot.width
-        return slots
+        return _SlotPlan.of(slots)
 
-    def _encode(self, plan: list[_Slot], candidates: Candidates, active: npt.NDArray[np.bool_]) -> Floats:
-        features = np.zeros((len(candidates), plan[-1].start + plan[-1].width))
-        rows = np.arange(len(candidates))
-        for slot in plan:
-            features[rows, slot.number(candidates.codes)] = active[:, slot.columns[0]]
+    def _encode(self, plan: _SlotPlan, candidates: Candidates, active: npt.NDArray[np.bool_]) -> Floats:
+        features = np.zeros((len(candidates), plan.width))
+        rows = np.arange(len(candidates))[:, None]
+        features[rows, plan.numbers(candidates.codes)] = active[:, plan.first]
         return features
 
     def names(self, space: Space) -> tuple[str, ...]:
         """Return the names of the columns."""
         found = []
-        for slot in self.plan(space):
+        for slot in self.plan(space).slots:
             choices = [space.choices[column] for column in slot.columns]
             for codes in np.ndindex(slot.sizes):
                 pairs = zip(choices, codes, strict=True)
@@ -285,7 +328,7 @@ class Slots(Encoding):
         """Return one term for each slot."""
         return [
             conditioned(space, slot.columns, weights[slot.start : slot.start + slot.width].reshape(slot.sizes))
-            for slot in self.plan(space)
+            for slot in self.plan(space).slots
         ]
 
 
@@ -332,7 +375,14 @@ class Interaction(Encoding):
 
     def __str__(self) -> str:
         inner = f"({self.encoding})" if len(self.encoding.parts) > 1 else str(self.encoding)
-        return f"{inner} * {self.choice}" + ("" if self.power == 1.0 else f"^{self.power:g}")
+        return f"{inner} * {self._factor}"
+
+    @property
+    def _factor(self) -> str:
+        """The choice and its power, as texts of encodings have them."""
+        choice = self.choice if WORD.fullmatch(self.choice) else json.dumps(self.choice)
+        power = repr(self.power).removesuffix(".0")
+        return choice if self.power == 1.0 else f"{choice}^{power}"
 
     def plan(self, space: Space) -> tuple[Any, int, Floats]:
         """Return what is prepared for a space; that of what is multiplied is kept by itself."""
@@ -353,8 +403,7 @@ class Interaction(Encoding):
         except SpaceError as error:
             raise ProfilerError(f"the encoding {str(self)!r} cannot be made: {error}") from None
         options = space.choices[column].options
-        numeric = all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in options)
-        if space.gates[column] or not numeric or min(options) <= 0:
+        if space.gates[column] or not numeric_options(options):
             raise ProfilerError(
                 f"the encoding {str(self)!r} needs a choice with positive numbers as options that every architecture "
                 f"has; {self.choice!r} has {options!r}" + (" and a condition" if space.gates[column] else "")
@@ -369,8 +418,7 @@ class Interaction(Encoding):
 
     def names(self, space: Space) -> tuple[str, ...]:
         """Return the names of the columns."""
-        suffix = f" * {self.choice}" + ("" if self.power == 1.0 else f"^{self.power:g}")
-        return tuple(name + suffix for name in self.encoding.names(space))
+        return tuple(f"{name} * {self._factor}" for name in self.encoding.names(space))
 
     def terms(self, space: Space, weights: Floats) -> list[Term] | None:
         """Return the terms of what is multiplied, each with the choice added to its scope."""

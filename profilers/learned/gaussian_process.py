@@ -9,9 +9,8 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import Floats
-from nasmw.errors import ProfilerError
 from nasmw.profilers.learned.encodings import Features, Group
-from nasmw.profilers.learned.predictor import Arrays, LeftOut, Prediction, Predictor
+from nasmw.profilers.learned.predictor import Arrays, LeftOut, Prediction, Predictor, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,20 +47,15 @@ class GaussianProcess(Predictor):
     minimum: ClassVar[int] = 4
     options: ClassVar[dict[str, tuple[Any, ...]]] = {"curved": (True, False)}
 
-    iterations: int = 40
-    learnt_on: int = 500
-    most: int = 3000
-    curved: bool = True
-    seed: int = 0
+    iterations: int = attrs.field(default=40, validator=whole(1))
+    learnt_on: int = attrs.field(default=500, validator=whole(1))
+    most: int = attrs.field(default=3000, validator=whole(1))
+    curved: bool = attrs.field(default=True, converter=bool)
+    seed: int = attrs.field(default=0, validator=whole(0))
     _arrays: Arrays = attrs.field(init=False, factory=dict)
     _groups: tuple[Group, ...] = attrs.field(init=False, default=())
     _factor: Any = attrs.field(init=False, default=None)
     _left_out: LeftOut | None = attrs.field(init=False, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("iterations", "learnt_on", "most"):
-            if getattr(self, name) < 1:
-                raise ProfilerError(f"GaussianProcess({name}=...) is at least 1, got {getattr(self, name)!r}")
 
     def fit(self, features: Features, values: Floats, weights: Floats) -> None:
         """Learn from samples."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Floats
-from nasmw.profilers.learned.encodings import Encoding, Slots, space_of
+from nasmw.profilers.learned.encodings import Encoding, Slots, kept, space_of
 from nasmw.space import Space
 
 __all__ = ["Adjacency", "Graphs", "graphs_of"]
@@ -146,30 +146,38 @@ def _operations(found: list[Any], space: Space, cell: str, node: int) -> list[st
 
 
 def _chain(space: Space, candidates: Candidates) -> Graphs:
-    slots = Slots()
-    plan, names = slots.plan(space), slots.names(space)
-    active = space.active(candidates.codes)
-    vocabulary = {INPUT: 0, OUTPUT: 1, ABSENT: 2}
-    m = len(plan) + 2
+    chain = kept(space, "graph of a chain", lambda: _chained(space))
+    slots = Slots().plan(space)
+    m = len(chain.nodes)
     operations = np.zeros((len(candidates), m), dtype=np.intp)
-    operations[:, -1] = vocabulary[OUTPUT]
+    operations[:, -1] = chain.vocabulary.index(OUTPUT)
     present = np.ones((len(candidates), m), dtype=np.bool_)
-    nodes = [INPUT]
-    for node, slot in enumerate(plan, 1):
-        # The same words in another slot are the same operation: the last parts of names, without what is before.
-        texts = [_short(name) for name in names[slot.start : slot.start + slot.width]]
-        numbers = np.array([vocabulary.setdefault(text, len(vocabulary)) for text in texts])
-        present[:, node] = active[:, slot.columns[0]]
-        chosen = numbers[slot.number(candidates.codes) - slot.start]
-        operations[:, node] = np.where(present[:, node], chosen, vocabulary[ABSENT])
-        nodes.append(", ".join(space.choices[column].name for column in slot.columns))
-    adjacency = np.zeros((len(candidates), m, m), dtype=np.bool_)
-    for source in range(m):
-        open_rows = present[:, source].copy()
-        for target in range(source + 1, m):
-            adjacency[:, source, target] = open_rows & present[:, target]
-            open_rows &= ~present[:, target]
-    return Graphs(operations, adjacency, tuple(vocabulary), (*nodes, OUTPUT))
+    present[:, 1:-1] = space.active(candidates.codes)[:, slots.first]
+    chosen = chain.numbers[slots.numbers(candidates.codes)]
+    operations[:, 1:-1] = np.where(present[:, 1:-1], chosen, chain.vocabulary.index(ABSENT))
+    # A node feeds the next one that is there: among those that are, their numbers differ by 1.
+    place = np.cumsum(present, axis=1, dtype=np.int32)
+    adjacency = place[:, None, :] - place[:, :, None] == 1
+    adjacency &= present[:, None, :] & present[:, :, None]
+    return Graphs(operations, adjacency, chain.vocabulary, chain.nodes)
+
+
+@attrs.frozen(eq=False)
+class _Chain:
+    """What the graphs of a chain have in common; `numbers` says the operation of each column of `Slots`."""
+
+    numbers: npt.NDArray[np.intp]
+    vocabulary: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+
+def _chained(space: Space) -> _Chain:
+    slots = Slots()
+    vocabulary = {INPUT: 0, OUTPUT: 1, ABSENT: 2}
+    # The same words in another slot are the same operation: the last parts of names, without what is before.
+    numbers = [vocabulary.setdefault(_short(name), len(vocabulary)) for name in slots.names(space)]
+    nodes = [", ".join(space.choices[column].name for column in slot.columns) for slot in slots.plan(space).slots]
+    return _Chain(np.array(numbers, dtype=np.intp), tuple(vocabulary), (INPUT, *nodes, OUTPUT))
 
 
 def _short(name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from nasmw.candidates import Floats
 from nasmw.errors import ProfilerError
 from nasmw.profilers.learned.encodings import Features
-from nasmw.profilers.learned.predictor import Arrays, LeftOut, Prediction, Predictor
+from nasmw.profilers.learned.predictor import Arrays, LeftOut, Prediction, Predictor, number, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +23,8 @@ LAYER = "layer/"  # before the names of weights among what is learnt
 
 
 def _widths(values: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(values, (str, int)):
+        raise ProfilerError(f"MLP(widths=...) takes the numbers of hidden units of each layer, got {values!r}")
     return tuple(values)
 
 
@@ -58,21 +60,21 @@ class MLP(Predictor):
         "weight_decay": (0.0, 1e-4, 1e-2),
     }
 
-    widths: tuple[int, ...] = attrs.field(default=(400, 400, 400), converter=_widths)
-    epochs: int = 100
-    batch: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    held_out: float = 0.1
-    seed: int = 0
+    widths: tuple[int, ...] = attrs.field(
+        default=(400, 400, 400), converter=_widths, validator=attrs.validators.deep_iterable(whole(1))
+    )
+    epochs: int = attrs.field(default=100, validator=whole(1))
+    batch: int = attrs.field(default=32, validator=whole(1))
+    learning_rate: float = attrs.field(default=1e-3, validator=number("a number above 0", lambda x: 0.0 < x < math.inf))
+    weight_decay: float = attrs.field(
+        default=1e-4, validator=number("a number of at least 0", lambda x: 0.0 <= x < math.inf)
+    )
+    held_out: float = attrs.field(default=0.1, validator=number("a share above 0 and below 1", lambda x: 0.0 < x < 1.0))
+    seed: int = attrs.field(default=0, validator=whole(0))
     _arrays: Arrays = attrs.field(init=False, factory=dict)
     _history: Floats = attrs.field(init=False, factory=lambda: np.zeros((0, 2)))
     _left_out: LeftOut | None = attrs.field(init=False, default=None)
     _network: Any = attrs.field(init=False, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        if not 0.0 < self.held_out < 1.0:
-            raise ProfilerError(f"MLP(held_out=...) takes a share above 0 and below 1, got {self.held_out!r}")
 
     @property
     def history(self) -> Floats:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
 import attrs
@@ -15,7 +16,17 @@ from nasmw.candidates import Floats
 from nasmw.errors import ProfilerError, did_you_mean
 from nasmw.profilers.learned.encodings import Features
 
-__all__ = ["Arrays", "LeftOut", "Linear", "Prediction", "Predictor", "make_predictor", "predictor_class"]
+__all__ = [
+    "Arrays",
+    "LeftOut",
+    "Linear",
+    "Prediction",
+    "Predictor",
+    "make_predictor",
+    "number",
+    "predictor_class",
+    "whole",
+]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Self = TypeVar("Self", bound="Predictor")
@@ -133,6 +144,27 @@ class Predictor(ABC):
     def fresh(self: Self, **changes: Any) -> Self:
         """Return the same predictor with nothing learnt, some hyper-parameters changed."""
         return type(self)(**{**self.parameters, **changes})
+
+
+def whole(least: int) -> Callable[[Any, attrs.Attribute[Any], object], None]:
+    """Return a validator of hyper-parameters that are whole numbers of at least `least`."""
+
+    def check(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+            name = f"{type(instance).__name__}({attribute.name}=...)"
+            raise ProfilerError(f"{name} takes a whole number of at least {least}, got {value!r}")
+
+    return check
+
+
+def number(wanted: str, holds: Callable[[float], bool]) -> Callable[[Any, attrs.Attribute[Any], object], None]:
+    """Return a validator of hyper-parameters that are numbers of which something holds, `wanted` in words."""
+
+    def check(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not holds(float(value)):
+            raise ProfilerError(f"{type(instance).__name__}({attribute.name}=...) takes {wanted}, got {value!r}")
+
+    return check
 
 
 def _parameter_names(cls: type[Predictor]) -> list[str]:

@@ -8,9 +8,8 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import Floats
-from nasmw.errors import ProfilerError
 from nasmw.profilers.learned.encodings import Features
-from nasmw.profilers.learned.predictor import Arrays, LeftOut, Linear, Prediction, Predictor
+from nasmw.profilers.learned.predictor import Arrays, LeftOut, Linear, Prediction, Predictor, number
 
 __all__ = ["Ridge"]
 
@@ -36,7 +35,10 @@ class Ridge(Predictor):
     minimum: ClassVar[int] = 3
     options: ClassVar[dict[str, tuple[Any, ...]]] = {"penalty": PENALTIES}
 
-    penalty: float | None = None
+    penalty: float | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(number("a number above 0 or None", lambda x: 0.0 < x < np.inf)),
+    )
     _weights: Floats = attrs.field(init=False, factory=lambda: np.zeros(0))
     _centre: Floats = attrs.field(init=False, factory=lambda: np.zeros(0))
     _constant: float = attrs.field(init=False, default=0.0)
@@ -45,10 +47,6 @@ class Ridge(Predictor):
     _elsewhere: float = attrs.field(init=False, default=0.0)  # variance along all other directions
     _offset: float = attrs.field(init=False, default=0.0)  # variance of the mean
     _left_out: LeftOut | None = attrs.field(init=False, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        if self.penalty is not None and not 0.0 < self.penalty < np.inf:
-            raise ProfilerError(f"Ridge(penalty=...) takes a number above 0 or None, got {self.penalty!r}")
 
     def fit(self, features: Features, values: Floats, weights: Floats) -> None:
         """Learn from samples."""
@@ -119,10 +117,10 @@ def _decomposed(x: Floats) -> tuple[Floats, Floats, Floats]:
     n, p = x.shape
     if n >= p:
         lengths, basis = np.linalg.eigh(x.T @ x)
-        kept = lengths > LEAST * max(float(lengths[-1]), 1e-300)
+        kept = lengths > LEAST * lengths.max(initial=1e-300)
         return lengths[kept], basis[:, kept], x @ basis[:, kept]
     lengths, sides = np.linalg.eigh(x @ x.T)
-    kept = lengths > LEAST * max(float(lengths[-1]), 1e-300)
+    kept = lengths > LEAST * lengths.max(initial=1e-300)
     lengths, sides = lengths[kept], sides[:, kept]
     roots = np.sqrt(lengths)
     return lengths, x.T @ sides / roots, sides * roots

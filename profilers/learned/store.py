@@ -19,7 +19,8 @@ from nasmw.space import Space
 __all__ = ["PredictorStore", "StoredPredictor"]
 
 SUFFIX = ".npz"
-ANY_DEVICE = "any"
+ANY_DEVICE = "any-device"
+"""The folder of profilers without a device; a hyphen keeps it apart from the names of devices."""
 
 
 @attrs.frozen
@@ -79,10 +80,12 @@ class PredictorStore:
 
     def path(self, space: Space, device: str | None, name: str = "latency_ms") -> Path:
         """Return the file of a profiler, whether it is there or not."""
+        if not isinstance(space, Space):
+            raise TypeError(f"a PredictorStore finds profilers by a Space first, got {space!r}")
         return (
             self.folder
             / f"{_slug(space.name)}-{space.fingerprint}"
-            / _slug(device or ANY_DEVICE)
+            / (ANY_DEVICE if device is None else _slug(device))
             / (_slug(name) + SUFFIX)
         )
 
@@ -120,18 +123,27 @@ class PredictorStore:
         """
         path = self.path(space, device, name)
         if not path.is_file():
-            there = [f"{entry.name} on {entry.device}" for entry in self.list(space)]
+            there = [f"{entry.name} on {entry.device}" for entry in self._entries(space, damaged=False)]
             near = did_you_mean(f"{name} on {device}", there) if there else "; it has nothing for this space"
             raise ProfilerError(f"{self!r} has no {name!r} on {device!r} for {space!r}{near}")
         return LearnedProfiler.load(path, space, given=given)
 
     def list(self, space: Space | None = None) -> tuple[StoredPredictor, ...]:
-        """Return what the files say, in the order of their paths; those of one space, or of all."""
+        """Return what the files say, in the order of their paths; those of one space, or of all.
+
+        Raises:
+            ProfilerError: If a file is damaged; names it.
+        """
         return tuple(self._entries(space))
 
-    def _entries(self, space: Space | None) -> Iterator[StoredPredictor]:
+    def _entries(self, space: Space | None, *, damaged: bool = True) -> Iterator[StoredPredictor]:
         for path in sorted(self.folder.glob(f"*/*/*{SUFFIX}")):
-            header = read_header(path)
+            try:
+                header = read_header(path)
+            except ProfilerError:
+                if damaged:
+                    raise
+                continue
             if space is None or (header["space"], header["space_name"]) == (space.fingerprint, space.name):
                 yield StoredPredictor(
                     path,
@@ -150,4 +162,4 @@ class PredictorStore:
 def _slug(text: str) -> str:
     """Return a text as the name of a file; texts that differ have different ones."""
     plain = re.sub(r"[^A-Za-z0-9_.]", "_", text).lstrip(".")[:60]
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return plain if plain and plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

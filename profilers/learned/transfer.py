@@ -410,24 +410,25 @@ class TransferProfiler(LearnedProfiler):
             ProfilerError: If it is no file of a transfer, or is about another space or other sources.
         """
         header, arrays = files.read(path, space)
-        if header["predictor"]["kind"] != Transfer.kind:
-            raise ProfilerError(f"{os.fspath(path)!r} was saved by no TransferProfiler; use LearnedProfiler.load")
-        made = cls(
-            space,
-            source,
-            method=header["predictor"]["parameters"]["method"],
-            encoding=header["encoding"].partition(", ")[2][:-1],
-            name=header["name"],
-            unit=header["unit"],
-            device=header["device"],
-            metric=header["metric"],
-            transform=header["transform"],
-            given=given,
-        )
-        if str(made.encoding) != header["encoding"]:
-            raise ProfilerError(
-                f"{os.fspath(path)!r} was saved with other sources than {', '.join(map(repr, made.sources))}: their "
-                "values differ; load it with the sources that it was fitted with"
+        with files.damaged(path):
+            if header["predictor"]["kind"] != Transfer.kind:
+                raise ProfilerError(f"{os.fspath(path)!r} was saved by no TransferProfiler; use LearnedProfiler.load")
+            made = cls(
+                space,
+                source,
+                method=header["predictor"]["parameters"]["method"],
+                encoding=header["encoding"].partition(", ")[2][:-1],
+                name=header["name"],
+                unit=header["unit"],
+                device=header["device"],
+                metric=header["metric"],
+                transform=header["transform"],
+                given=given,
             )
-        made._restore(path, header, arrays)
-        return made
+            if str(made.encoding) != header["encoding"]:
+                raise ProfilerError(
+                    f"{os.fspath(path)!r} was saved with other sources than {', '.join(map(repr, made.sources))}: "
+                    "their values differ; load it with the sources that it was fitted with"
+                )
+            made._restore(path, header, arrays)
+            return made

@@ -40,8 +40,9 @@ class ZeroCostProfiler(Profiler):
     numbers of threads and versions of PyTorch; and it costs passes through a network. So the kind is ``"measured"``: a
     run computes a value once, records it and reads it back, and limits on it come after cheaper ones.
 
-    A value that is no finite number (a network whose output does not depend on its input, activations that overflow)
-    becomes `floor`, the least value that the proxy can take. What a proxy cannot be computed for at all is an error.
+    A network for which the proxy gives no finite number (its output does not depend on its input, activations
+    overflow) gets `floor`, the least value that the proxy can take. A kind of network that the proxy cannot score at
+    all is an error.
 
     A subclass implements `_score` and sets `metric`.
 
@@ -63,8 +64,6 @@ class ZeroCostProfiler(Profiler):
 
     metric: ClassVar[str]
     """The name of the metric, where no other is given."""
-    floor: ClassVar[float] = 0.0
-    """What stands for a value that is no finite number."""
     least_batch: ClassVar[int] = 1
     """How many samples the proxy needs."""
     reads_data: ClassVar[bool] = True
@@ -95,6 +94,11 @@ class ZeroCostProfiler(Profiler):
         self.seed = check_whole(type(self).__name__, "seed", seed, 0)
         self.repeats = check_whole(type(self).__name__, "repeats", repeats, 1)
         self._values: dict[bytes, float] = {}
+
+    @property
+    def floor(self) -> float:
+        """What stands for a value that is no finite number: the least that the proxy can take."""
+        return 0.0
 
     @abstractmethod
     def _score(self, model: nn.Module, architecture: Architecture | None, repeat: int) -> float:
@@ -147,8 +151,8 @@ class ZeroCostProfiler(Profiler):
 
     def _finite(self, model: nn.Module, architecture: Architecture | None, repeat: int) -> float:
         """Return the score of a network, or `floor`."""
-        model.cpu().eval().requires_grad_(True)
         try:
+            model.cpu().eval().requires_grad_(True)
             value = float(self._score(model, architecture, repeat))
         except NasmwError:
             raise
@@ -225,6 +229,6 @@ def weights_of(model: nn.Module) -> list[nn.Parameter]:
     found = [weight for weight in model.parameters() if weight.ndim > 1 and weight.is_floating_point()]
     if not found:
         raise ProfilerError(
-            f"this proxy sums over weights, and a {type(model).__name__} has none with two axes or more"
+            f"this proxy sums over weights, and a {type(model).__name__} has no parameter with two axes"
         )
     return found

@@ -31,18 +31,24 @@ class SynflowProfiler(ZeroCostProfiler):
     """Natural logarithm of the synaptic flow: how much the paths from input to output carry, over all weights.
 
     All parameters are replaced by their absolute values, the input by one sample of ones; ``R`` is the sum of the
-    outputs and the flow the sum of ``|w * dR/dw|`` over the weights. Normalisation layers pass their input on (those
-    that are modules of `torch.nn`; functional ones are computed). Everything is computed in double precision, whose
-    range a flow of some hundred layers keeps within; the logarithm makes it a number to add and to encode.
+    outputs and the flow the sum of ``|w * dR/dw|`` over the weights. Normalisation layers pass their input on, and
+    ReLU6 does not clip, as activations grow without norms; that holds for modules of `torch.nn`, functions are computed as
+    they are. Everything is computed in double precision, whose range the flow of some hundred layers keeps within; the
+    logarithm makes it a number to add and to encode.
 
-    Needs weights. Only the shape of the example input matters. The floor, -745, is the logarithm of the least double.
+    Needs weights, and layers that scale with their input: convolutions, linear layers, pooling, rectifiers, gates.
+    Attention is none of them; without its norms its derivatives leave double precision, which is an error. Only the
+    shape of the example input matters. The floor, -745, is the logarithm of the least double; it stands for a network
+    in which no path reaches the output.
 
     Deviations: papers report the flow, not its logarithm, which has the same order.
 
+    Args: as for `ZeroCostProfiler`.
+
     References:
         Tanaka, Kunin, Yamins, Ganguli, Pruning neural networks without any data by iteratively conserving synaptic
-        flow, NeurIPS 2020, section 6. Abdelfattah, Mehrotra, Dudziak, Lane, Zero-Cost Proxies for Lightweight NAS, ICLR 2021,
-        section 3, scores networks by its sum.
+        flow, NeurIPS 2020, section 6. Abdelfattah, Mehrotra, Dudziak, Lane, Zero-Cost Proxies for Lightweight NAS,
+        ICLR 2021, section 3, scores networks by its sum.
 
     Example:
         >>> import math, torch
@@ -53,8 +59,12 @@ class SynflowProfiler(ZeroCostProfiler):
     """
 
     metric: ClassVar[str] = "synflow"
-    floor: ClassVar[float] = LEAST_LOG
     reads_data: ClassVar[bool] = False
+
+    @property
+    def floor(self) -> float:
+        """The logarithm of the least double."""
+        return LEAST_LOG
 
     def _score(self, model: nn.Module, architecture: Architecture | None, repeat: int) -> float:
         model.double()
@@ -65,10 +75,17 @@ class SynflowProfiler(ZeroCostProfiler):
         for module in model.modules():
             if isinstance(module, NORMS):
                 setattr(module, "forward", _passed_on)  # noqa: B010  mypy takes no assignment to a method
+            elif isinstance(module, nn.Hardtanh):
+                setattr(module, "forward", F.relu)  # noqa: B010
         flow = sum(
             float((weight * gradient).abs().sum())
             for weight, gradient in _gradients(model, logits(model, _ones(self.batch.shaped(architecture))).sum())
         )
+        if not math.isfinite(flow):
+            raise ProfilerError(
+                f"the synaptic flow of a {type(model).__name__} is no number in double precision: without its norms "
+                "its derivatives grow too much, as those of attention do; naswot, jacov and snip score such networks"
+            )
         return math.log(flow) if flow > 0.0 else self.floor
 
 
@@ -169,7 +186,7 @@ class SnipProfiler(_LossProfiler):
     Deviations: connection sensitivity divides by the sum, for it ranks the weights of one network; the sum itself is
     what compares networks (Abdelfattah et al.). Biases and norms are left out.
 
-    Args:
+    Args, besides those of `ZeroCostProfiler`:
         targets: Class numbers ``(n,)`` of the samples, or what else `loss` takes; None for random classes.
         loss: Takes outputs and targets, returns one number; cross-entropy by default.
 
@@ -195,7 +212,7 @@ class GradNormProfiler(_LossProfiler):
     Batch norm normalises by the batch. Needs weights and ``(n, classes)`` logits, or a loss that fits. Without targets
     these are drawn, classes equally likely. The floor is 0.
 
-    Args:
+    Args, besides those of `ZeroCostProfiler`:
         targets: Class numbers ``(n,)`` of the samples, or what else `loss` takes; None for random classes.
         loss: Takes outputs and targets, returns one number; cross-entropy by default.
 
@@ -212,4 +229,5 @@ class GradNormProfiler(_LossProfiler):
     metric: ClassVar[str] = "grad_norm"
 
     def _of(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(gradient)
+        norm: Tensor = torch.linalg.vector_norm(gradient)
+        return norm

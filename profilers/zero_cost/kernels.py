@@ -21,6 +21,8 @@ RECTIFIERS = frozenset(
     ("relu", "hardtanh", "leaky_relu", "prelu", "_prelu_kernel", "elu", "silu", "gelu", "mish", "hardswish")
 )
 """The operators that count as rectifiers; ReLU6 is a hardtanh, and SELU and CELU are ELUs."""
+SMOOTH = frozenset(("tanh", "sigmoid", "hardsigmoid", "softplus", "log_sigmoid_forward", "_softmax"))
+"""Other operators that are not linear, and are neither open nor closed."""
 COLUMNS = 2**20  # sums of so many ones are exact in single precision
 STABLE = 1e-5
 
@@ -34,9 +36,11 @@ class NaswotProfiler(ZeroCostProfiler):
 
     Needs two samples at least, and rectifiers: ReLU, ReLU6, LeakyReLU, PReLU, ELU, SELU, CELU, SiLU, GELU, Mish or
     Hardswish. The kernel consists of whole numbers, so its determinant is 0 or at least 1; the floor, 0, stands for a
-    kernel that is singular, as two samples open the same rectifiers.
+    kernel that is singular, as where two samples open the same rectifiers, or the network is linear.
 
     Deviations: the paper has ReLU only. Values of batches of different sizes cannot be compared.
+
+    Args: as for `ZeroCostProfiler`.
 
     References:
         Mellor, Turner, Storkey, Crowley, Neural Architecture Search without Training, ICML 2021, section 3, equation 2.
@@ -55,10 +59,11 @@ class NaswotProfiler(ZeroCostProfiler):
         kernel = _Kernel(self.batch.size)
         with torch.no_grad(), kernel:
             logits(model, self.inputs(architecture, repeat))
-        if not kernel.rectifiers:
+        if kernel.smooth and not kernel.rectifiers:
             raise ProfilerError(
-                f"naswot looks at rectifiers, and a {type(model).__name__} has none of ReLU, ReLU6, LeakyReLU, PReLU, "
-                "ELU, SELU, CELU, SiLU, GELU, Mish and Hardswish; jacov scores networks without"
+                "naswot looks at rectifiers (ReLU, ReLU6, LeakyReLU, PReLU, ELU, SELU, CELU, SiLU, GELU, Mish, "
+                f"Hardswish), and a {type(model).__name__} has {', '.join(sorted(kernel.smooth))} instead; jacov "
+                "scores networks without rectifiers"
             )
         sign, logarithm = np.linalg.slogdet(kernel.values)
         return max(float(logarithm), 0.0) if sign > 0.0 else 0.0
@@ -71,10 +76,14 @@ class _Kernel(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.values: Floats = np.zeros((samples, samples))
         self.rectifiers = 0
+        self.smooth: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__.removesuffix("_") in RECTIFIERS:
+        name = func.overloadpacket.__name__
+        if name.removesuffix("_") in RECTIFIERS:
             self._add(args[0])
+        elif name.removesuffix("_") in SMOOTH:
+            self.smooth.add(name)
         return func(*args, **(kwargs or {}))
 
     def _add(self, x: Tensor) -> None:
@@ -84,11 +93,14 @@ class _Kernel(TorchDispatchMode):
                 f"naswot wants the samples of the batch, {samples}, along the first axis of what rectifiers see, and "
                 f"one of them sees {tuple(x.shape)}"
             )
-        signs = (x.detach().reshape(samples, -1) > 0).float().mul_(2.0).sub_(1.0)
-        for part in signs.split(COLUMNS, dim=1):
-            # Two samples agree on (F + s_i . s_j) / 2 of F rectifiers, with states s of -1 and 1.
-            self.values += (part.shape[1] + (part @ part.T).double().numpy()) / 2.0
-        self.rectifiers += signs.shape[1]
+        states = x.detach().reshape(samples, -1) > 0
+        for part in states.split(COLUMNS, dim=1):
+            number = part.float()
+            both = (number @ number.T).double().numpy()
+            opened = both.diagonal()
+            # Two samples agree on what both open and on what neither opens.
+            self.values += number.shape[1] - opened[:, None] - opened[None, :] + 2.0 * both
+        self.rectifiers += states.shape[1]
 
 
 class JacovProfiler(ZeroCostProfiler):
@@ -99,7 +111,9 @@ class JacovProfiler(ZeroCostProfiler):
     ``k = 1e-5``. Batch norm normalises by the batch.
 
     Needs two samples at least. Where an output does not depend on the input, correlations are undefined; the floor
-    stands for it, the score of Jacobians that are all alike.
+    stands for it, the score of Jacobians that are all alike. Its number depends on the size of the batch.
+
+    Args: as for `ZeroCostProfiler`.
 
     References:
         Mellor, Turner, Storkey, Crowley, Neural Architecture Search without Training, arXiv:2006.04647v1, 2020,
@@ -114,6 +128,11 @@ class JacovProfiler(ZeroCostProfiler):
     metric: ClassVar[str] = "jacov"
     least_batch: ClassVar[int] = 2
 
+    @property
+    def floor(self) -> float:
+        """The score of Jacobians that are all alike."""
+        return _spread(np.array([float(self.batch.size)] + [0.0] * (self.batch.size - 1)))
+
     def _score(self, model: nn.Module, architecture: Architecture | None, repeat: int) -> float:
         normalise_by_batch(model)
         model.requires_grad_(False)
@@ -126,7 +145,14 @@ class JacovProfiler(ZeroCostProfiler):
         samples = self.batch.size
         rows = [gradient.reshape(samples, -1).double() for gradient in found if gradient is not None]
         jacobian = torch.cat(rows, dim=1).numpy() if rows else np.zeros((samples, 1))
-        return _spread(jacobian)
+        if not np.isfinite(jacobian).all():
+            return self.floor
+        centred = jacobian - jacobian.mean(axis=1, keepdims=True)
+        lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+        if not (lengths > 0.0).all():
+            return self.floor
+        directions = centred / lengths
+        return _spread(np.linalg.eigvalsh(directions @ directions.T).clip(min=0.0))
 
 
 def _parts(example: ExampleInput) -> tuple[Any, Any]:
@@ -139,14 +165,6 @@ def _differentiable(leaf: Any) -> Any:
     return leaf
 
 
-def _spread(jacobian: Floats) -> float:
-    """Return the score of the Jacobians ``(n, d)`` of the samples."""
-    samples = len(jacobian)
-    centred = jacobian - jacobian.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    if np.isfinite(lengths).all() and (lengths > 0.0).all():
-        directions = centred / lengths
-        eigenvalues = np.clip(np.linalg.eigvalsh(directions @ directions.T), 0.0, None)
-    else:
-        eigenvalues = np.array([float(samples)] + [0.0] * (samples - 1))
+def _spread(eigenvalues: Floats) -> float:
+    """Return the score of the eigenvalues of the correlations."""
     return -float(np.sum(np.log(eigenvalues + STABLE) + 1.0 / (eigenvalues + STABLE)))

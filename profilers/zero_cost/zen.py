@@ -24,7 +24,7 @@ __all__ = ["ZenProfiler"]
 OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm, _NormBase)
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LEAST_LOG = -745.0
-ROUNDING = 1e-24  # the variance that rounding leaves of numbers that are all equal, as a share of their squares
+ROUNDING = 1e-12  # the variance that rounding leaves of numbers that are all equal, as a share of their squares
 
 
 class ZenProfiler(ZeroCostProfiler):
@@ -33,7 +33,7 @@ class ZenProfiler(ZeroCostProfiler):
     Weights are drawn from the normal distribution of variance 1, biases are 0, batch norms scale by 1 and normalise by
     the batch. With inputs ``x`` and ``e`` drawn likewise, the score is the logarithm of the mean over the samples of
     ``||f(x) - f(x + gamma * e)||``, plus, for every batch norm, the logarithm of the root of the mean over channels
-    of the variance that it divides by. Computed in double precision.
+    of the variance that it divides by. Where single precision is not enough, all is computed again in double precision.
 
     The features ``f`` are what goes into the last pooling over all positions; where there is none, what goes into
     the last linear layer or convolution. A batch norm whose input never varies takes no part.
@@ -44,7 +44,7 @@ class ZenProfiler(ZeroCostProfiler):
     Deviations: the published code sums absolute changes where the paper has the Euclidean norm, taken here, and takes
     running variances after one step of momentum 0.1 where the paper has the variances of the batch.
 
-    Args:
+    Args, besides those of `ZeroCostProfiler`:
         gamma: The size of the change, above 0.
 
     References:
@@ -58,7 +58,6 @@ class ZenProfiler(ZeroCostProfiler):
     """
 
     metric: ClassVar[str] = "zen"
-    floor: ClassVar[float] = LEAST_LOG
     reads_data: ClassVar[bool] = False
 
     def __init__(
@@ -80,6 +79,11 @@ class ZenProfiler(ZeroCostProfiler):
     def _settings(self) -> list[str]:
         return [f"gamma {self.gamma:g}"]
 
+    @property
+    def floor(self) -> float:
+        """The logarithm of the least double."""
+        return LEAST_LOG
+
     def _score(self, model: nn.Module, architecture: Architecture | None, repeat: int) -> float:
         for path, module in model.named_modules():
             if isinstance(module, OTHER_NORMS) and not isinstance(module, _BatchNorm):
@@ -88,17 +92,24 @@ class ZenProfiler(ZeroCostProfiler):
                     f"a {type(model).__name__} is a {type(module).__name__}"
                 )
         random = generator(self.seed, repeat, DRAWS)
-        model.double()
         normalise_by_batch(model)
         _draw_normal(model, random)
         example = self.batch.shaped(architecture)
         start = _normal(example, random)
         noise = _normal(example, random)
+        score = math.nan
+        for dtype in (torch.float32, torch.float64):
+            if not math.isfinite(score):
+                score = self._change(model.to(dtype), _to(start, dtype), _to(noise, dtype))
+        return score
+
+    def _change(self, model: nn.Module, start: ExampleInput, noise: ExampleInput) -> float:
+        """Return the score of a network with its weights drawn; minus infinity where its features do not change."""
         with torch.no_grad():
             features, scales = _features(model, start)
             changed, _ = _features(model, _moved(start, noise, self.gamma))
-        change = float((features - changed).reshape(len(features), -1).norm(dim=1).mean())
-        return math.log(change) + sum(scales) if change > 0.0 else self.floor
+        change = float(torch.linalg.vector_norm((features - changed).double().flatten(1), dim=1).mean())
+        return math.log(change) + sum(scales) if change > 0.0 else -math.inf
 
 
 def _draw_normal(model: nn.Module, random: torch.Generator) -> None:
@@ -115,14 +126,24 @@ def _draw_normal(model: nn.Module, random: torch.Generator) -> None:
 
 
 def _normal(example: ExampleInput, random: torch.Generator) -> ExampleInput:
-    """Return normal numbers in double precision for each tensor of floats."""
+    """Return normal numbers for each tensor of floats."""
 
     def drawn(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            return torch.randn(leaf.shape, generator=random, dtype=torch.float64)
+            return torch.randn(leaf.shape, generator=random)
         return leaf
 
     args, kwargs = pytree.tree_map(drawn, (example.args, example.kwargs))
+    return ExampleInput(args, kwargs)
+
+
+def _to(example: ExampleInput, dtype: torch.dtype) -> ExampleInput:
+    """Return the same arguments with floats of another precision."""
+
+    def cast(leaf: Any) -> Any:
+        return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+    args, kwargs = pytree.tree_map(cast, (example.args, example.kwargs))
     return ExampleInput(args, kwargs)
 
 
@@ -143,8 +164,9 @@ def _features(model: nn.Module, example: ExampleInput) -> tuple[Tensor, list[flo
 
     def note_scale(module: nn.Module, args: Sequence[Tensor]) -> None:
         x = args[0]
-        variance = float(x.transpose(0, 1).flatten(1).var(dim=1, unbiased=False).mean())
-        if variance > ROUNDING * float(x.square().mean()):
+        variances, means = torch.var_mean(x, dim=(0, *range(2, x.ndim)), correction=0)
+        variance = float(variances.double().mean())
+        if variance > ROUNDING * float(means.double().square().mean()):
             scales.append(0.5 * math.log(variance))
 
     def note_input(module: nn.Module, args: Sequence[Tensor]) -> None:
@@ -179,10 +201,7 @@ class _LastPooling(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in ("mean", "amax") or "pool" in name:
             x, y = args[0], pytree.tree_leaves(result)[0]
-            if (
-                x.ndim > 2
-                and y.numel() in (x.shape[0] * x.shape[1], x.shape[0] * x.shape[-1])
-                and y.numel() < x.numel()
-            ):
+            channels = (x.shape[1], x.shape[-1]) if x.ndim > 2 else ()
+            if y.numel() < x.numel() and y.numel() in [x.shape[0] * number for number in channels]:
                 self.input = x
         return result

@@ -1,4 +1,4 @@
-"""Strategies of other libraries under any chain, and a chain as a sampler; the libraries are extras, imported at use."""
+"""Strategies of other libraries under any chain, and a chain as a sampler; the libraries are imported at use."""
 
 from __future__ import annotations
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import inspect
 import logging
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from nasmw.candidates import Codes, Floats, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.errors import MissingExtraError
+from nasmw.space import Space
 from nasmw.strategy import Strategy
 
-__all__ = ["Adapter", "Surroundings", "imported", "quiet", "required"]
+__all__ = ["Adapter", "Surroundings", "checked", "imported", "matters", "required"]
 
 
 def required(package: str) -> None:
@@ -134,7 +134,7 @@ def checked(stage: str, given: Any, base: str, example: str) -> Any:
     Raises:
         TypeError: If it is an object itself: every run needs a fresh one.
     """
-    if isinstance(given, str) or inspect.isclass(given) or (callable(given) and hasattr(given, "__name__")):
+    if isinstance(given, str) or callable(given):
         return given
     raise TypeError(
         f"{stage} takes the class or the name of {base}, or a function that makes one, since every run starts afresh "
@@ -142,6 +142,7 @@ def checked(stage: str, given: Any, base: str, example: str) -> Any:
     )
 
 
-def made(given: Any, lookup: Callable[[str], Any], *arguments: Any, **options: Any) -> Any:
-    """Return the object that a class, the name of one, or a function makes."""
-    return (lookup(given) if isinstance(given, str) else given)(*arguments, **options)
+def matters(space: Space, column: int, row: Sequence[int]) -> bool:
+    """Return whether a choice matters, given the codes of the choices before it."""
+    gates = space.gates[column]
+    return all(row[gate] in allowed and matters(space, gate, row) for gate, allowed in gates.items())

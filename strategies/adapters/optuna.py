@@ -8,25 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from nasmw.candidates import Candidates, Outcomes
+from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.context import Context
-from nasmw.strategies.adapters.library import Adapter, checked, imported, required
+from nasmw.strategies.adapters.library import Adapter, checked, imported, matters, required
 from nasmw.strategies.arguments import flag
 
 __all__ = ["OptunaStrategy"]
 
 NEEDS_NUMBERS = ("CmaEsSampler", "QMCSampler")
 ENDS_STUDIES = ("BruteForceSampler", "GridSampler")
-LIMITS = "nasmw:limits"
+KNOW_LIMITS = {"GPSampler", "NSGAIISampler", "NSGAIIISampler", "TPESampler"}
 
 
 class OptunaStrategy(Adapter):
     """An Optuna sampler that is asked for one choice after the other, and told the scores.
 
     Only active choices are suggested, gates before what they gate, as in a program that Optuna's users write. Optuna
-    sees the numbers of options. A candidate without a score is a failed trial to it. Samplers that take a
-    ``constraints_func`` are told by how much a candidate that a `Filter` turned away is beyond the limits; no limit is
-    met by construction. Several objectives are passed on to samplers that know how to deal with them.
+    sees the numbers of options. A candidate without a score is a failed trial to it. Samplers that know limits (TPE,
+    GP, NSGA-II, NSGA-III) are told by how much a candidate that a `Filter` turned away is beyond them, as constraints
+    of its trial; no limit is met by construction. Several objectives are passed on to samplers that can deal with them.
 
     Args:
         sampler: The class of a sampler, its name in ``optuna.samplers``, or a function that takes a seed and returns
@@ -49,7 +49,9 @@ class OptunaStrategy(Adapter):
 
     def __init__(self, sampler: str | type | Callable[[int], Any], *, ordinal: bool = False, **options: Any) -> None:
         required("optuna")
-        self.sampler = checked("OptunaStrategy", sampler, "a sampler", "OptunaStrategy('TPESampler', multivariate=True)")
+        self.sampler = checked(
+            "OptunaStrategy", sampler, "a sampler", "OptunaStrategy('TPESampler', multivariate=True)"
+        )
         self.ordinal = flag("OptunaStrategy", "ordinal", ordinal)
         if "seed" in options:
             raise TypeError("OptunaStrategy seeds its sampler from the seed of the run; leave `seed` out")
@@ -75,23 +77,18 @@ class OptunaStrategy(Adapter):
                 self._suggested(self._made_study(optuna, context, seed).ask())  # raises where it cannot
 
     def _made_study(self, optuna: Any, context: Context, seed: int) -> Any:
-        kind = self.sampler
+        kind: Any = self.sampler
         if isinstance(kind, str):
             kind = getattr(optuna.samplers, kind, None)
             if kind is None:
                 raise ValueError(
                     f"OptunaStrategy: optuna.samplers has no {self.sampler!r}; it has {optuna.samplers.__all__}"
                 )
-        options = {**self.options}
         if inspect.isclass(kind):
-            known = inspect.signature(kind).parameters
-            if "constraints_func" in known:
-                options.setdefault("constraints_func", _beyond)
-            if "seed" in known:
-                options["seed"] = seed
-            sampler = kind(**options)
+            seeded = {"seed": seed} if "seed" in inspect.signature(kind).parameters else {}
+            sampler = kind(**seeded, **self.options)
         else:
-            sampler = kind(seed, **options)
+            sampler = kind(seed, **self.options)
         return optuna.create_study(sampler=sampler, directions=["maximize"] * len(context.objectives))
 
     def _distribution(self, column: int) -> Any:
@@ -106,7 +103,7 @@ class OptunaStrategy(Adapter):
         space = self.context.space
         row = [0] * len(space)
         for column, choice in enumerate(space.choices):
-            if not self._matters(column, row):
+            if not matters(space, column, row):
                 continue
             number = len(choice.options)
             if self.ordinal:
@@ -114,10 +111,6 @@ class OptunaStrategy(Adapter):
             else:
                 row[column] = trial.suggest_categorical(choice.name, range(number))
         return row
-
-    def _matters(self, column: int, row: list[int]) -> bool:
-        gates = self.context.space.gates
-        return all(row[gate] in allowed and self._matters(gate, row) for gate, allowed in gates[column].items())
 
     def _ask(self, n: int) -> Candidates:
         trials, rows = [], []
@@ -136,13 +129,17 @@ class OptunaStrategy(Adapter):
         with self._surroundings.entered():
             for place, number in enumerate(outcomes.ids.tolist()):
                 trial = self._trials.pop(number)
-                beyond = violations[place].tolist()
-                values = self._values(outcomes, place, any(beyond))
-                if values is None:
-                    self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                values = self._values(outcomes, place, bool(violations[place].any()))
+                if values is None or outcomes.status[place] is Status.DUPLICATE:
+                    state = optuna.trial.TrialState.FAIL if values is None else optuna.trial.TrialState.PRUNED
+                    self._study.tell(trial, state=state)
                     continue
-                trial.set_user_attr(LIMITS, beyond)
+                self._constrain(trial, violations[place].tolist())
                 self._study.tell(trial, values)
+
+    def _constrain(self, trial: Any, violations: list[float]) -> None:
+        for number, (limit, violation) in enumerate(zip(self._limits, violations, strict=True)):
+            trial.set_constraint(f"{number}: {limit}", violation)
 
     def _values(self, outcomes: Outcomes, place: int, beyond: bool) -> list[float] | None:
         """Return what is told as the values of a candidate; None where its trial failed."""
@@ -150,7 +147,8 @@ class OptunaStrategy(Adapter):
         if self._scored(scores):
             values: list[float] = scores.tolist()
             return values
-        if not beyond or getattr(self._study.sampler, "_constraints_func", None) is None:
+        kinds = {kind.__name__ for kind in type(self._study.sampler).__mro__}
+        if not beyond or not kinds & KNOW_LIMITS:
             return None
         # Samplers look at the limits before they look at the values of what is beyond them.
         return [0.0 if worst != worst else worst for worst in self._worst.tolist()]
@@ -159,6 +157,7 @@ class OptunaStrategy(Adapter):
         optuna = imported("optuna")
         space = self.context.space
         active = space.active(outcomes.codes)
+        violations = self._violations(outcomes)
         with self._surroundings.entered():
             for place, row in enumerate(outcomes.codes):
                 if not self._scored(outcomes.scores[place]):
@@ -169,12 +168,6 @@ class OptunaStrategy(Adapter):
                     params={names[column]: int(row[column]) for column in columns},
                     distributions={names[column]: self._distribution(column) for column in columns},
                     values=outcomes.scores[place].tolist(),
-                    user_attrs={LIMITS: [0.0] * len(self._limits)},
                 )
+                self._constrain(trial, violations[place].tolist())
                 self._study.add_trial(trial)
-
-
-def _beyond(trial: Any) -> list[float]:
-    """Return how far a trial is beyond each limit, as Optuna's samplers ask for it."""
-    beyond: list[float] = trial.user_attrs.get(LIMITS, [])
-    return beyond

@@ -71,7 +71,7 @@ class Network:
         rng = np.random.default_rng(0)
         types = [port.get_element_type().to_dtype() for port in compiled.inputs]
         for number, (shape, dtype) in enumerate(zip(options["shapes"], types)):
-            self.request.set_input_tensor(number, _tensor(rng.standard_normal(shape).astype(dtype)))
+            self.request.set_input_tensor(number, _tensor(_numbers(rng, shape, dtype)))
 
     def __call__(self) -> None:
         """Run it once on the fixed input."""
@@ -87,3 +87,10 @@ def _tensor(array: Any) -> Any:
     import openvino
 
     return openvino.Tensor(array)
+
+
+def _numbers(rng: Any, shape: Any, dtype: Any) -> Any:
+    """Return normal numbers; for whole ones and truth values zeros and ones, which every table has as indices."""
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool"}
+TYPES = {f"tensor({name})": name for name in ("bool", "int8", "int16", "int32", "int64", "uint8")}
+TYPES["tensor(float)"] = "float32"
 
 
 def describe(options: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ class Network:
         self.names = [given.name for given in self.session.get_inputs()]
         types = [TYPES[given.type] for given in self.session.get_inputs()]
         rng = np.random.default_rng(0)
-        arrays = [rng.standard_normal(shape).astype(dtype) for shape, dtype in zip(options["shapes"], types)]
+        arrays = [_numbers(rng, shape, dtype) for shape, dtype in zip(options["shapes"], types)]
         self.feed = dict(zip(self.names, arrays))
 
     def __call__(self) -> None:
@@ -45,3 +46,10 @@ class Network:
     def infer(self, inputs: list[Any]) -> list[Any]:
         """Return its outputs on given inputs."""
         return list(self.session.run(None, dict(zip(self.names, inputs))))
+
+
+def _numbers(rng: Any, shape: Any, dtype: str) -> Any:
+    """Return normal numbers; for whole ones and truth values zeros and ones, which every table has as indices."""
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)

@@ -76,6 +76,8 @@ def pin(core: int | None, threads: int) -> list[int] | None:
             raise RuntimeError("this system cannot pin a process to a core; leave `core` out")
         return None
     allowed = sorted(os.sched_getaffinity(0))
+    if threads > len(allowed):
+        raise RuntimeError(f"cannot run {threads} threads on a core each: this process may use the cores {allowed}")
     cores = allowed[-threads:] if core is None else list(range(core, core + threads))
     if not set(cores) <= set(allowed):
         raise RuntimeError(f"cannot run on the cores {cores}: this process may use {allowed}")

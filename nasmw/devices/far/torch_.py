@@ -29,7 +29,8 @@ def load(files: dict[str, bytes], options: dict[str, Any]) -> Network:
             "a module of a package or on PYTHONPATH, not in a script or notebook; networks that torch.fx can trace "
             "travel without their classes"
         ) from error
-    return Network(module.eval().to(options["device"]), options)
+    kind = files.get("dtype", b"float32").decode()
+    return Network(module.eval().to(options["device"]), options, kind)
 
 
 def _set_up(options: dict[str, Any]) -> None:
@@ -44,14 +45,14 @@ def _set_up(options: dict[str, Any]) -> None:
 class Network:
     """A module, and its fixed random input."""
 
-    def __init__(self, module: torch.nn.Module, options: dict[str, Any]) -> None:
+    def __init__(self, module: torch.nn.Module, options: dict[str, Any], kind: str) -> None:
         self.device = options["device"]
         self.channels_last = options["mode"] == "channels_last"
         if self.channels_last:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module: Any = torch.compile(module) if options["mode"] == "compiled" else module
         rng = np.random.default_rng(0)
-        self.inputs = [self._placed(rng.standard_normal(shape), "float32") for shape in options["shapes"]]
+        self.inputs = [self._placed(_numbers(rng, shape, kind), kind) for shape in options["shapes"]]
         self()
 
     def _placed(self, array: Any, kind: str) -> torch.Tensor:
@@ -74,3 +75,10 @@ class Network:
             result = self.module(*tensors)
         leaves = torch.utils._pytree.tree_leaves(result)
         return [leaf.cpu().numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _numbers(rng: Any, shape: Any, dtype: str) -> Any:
+    """Return normal numbers; for whole ones and truth values zeros and ones, which every table has as indices."""
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)
