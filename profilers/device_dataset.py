@@ -101,7 +101,8 @@ class MeasuredDataset:
         try:
             if (version := int(file["format"])) > FORMAT:
                 raise ProfilerError(f"{what} has format {version}, this nasmw reads up to {FORMAT}; update nasmw")
-            made = cls(*(file[name] for name in ARRAYS), **json.loads(str(file["header"])))
+            fields: dict[str, Any] = {**{name: file[name] for name in ARRAYS}, **json.loads(str(file["header"]))}
+            made = cls(**fields)
         except (TypeError, json.JSONDecodeError) as error:
             raise ProfilerError(f"{what} is no data set of measured networks: {error}") from error
         if len({len(getattr(made, name)) for name in ARRAYS}) > 1:

@@ -32,7 +32,7 @@ class SynflowProfiler(ZeroCostProfiler):
 
     All parameters are replaced by their absolute values, the input by one sample of ones; ``R`` is the sum of the
     outputs and the flow the sum of ``|w * dR/dw|`` over the weights. Normalisation layers pass their input on, and
-    ReLU6 does not clip, as activations grow without norms; that holds for modules of `torch.nn`, functions are computed as
+    ReLU6 does not clip, as activations grow without norms; that holds for modules of `torch.nn`, functions run as
     they are. Everything is computed in double precision, whose range the flow of some hundred layers keeps within; the
     logarithm makes it a number to add and to encode.
 

@@ -131,8 +131,7 @@ class OptunaStrategy(Adapter):
                 trial = self._trials.pop(number)
                 values = self._values(outcomes, place, bool(violations[place].any()))
                 if values is None or outcomes.status[place] is Status.DUPLICATE:
-                    state = optuna.trial.TrialState.FAIL if values is None else optuna.trial.TrialState.PRUNED
-                    self._study.tell(trial, state=state)
+                    self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
                     continue
                 self._constrain(trial, violations[place].tolist())
                 self._study.tell(trial, values)
