@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
+# Tests are shared out to this number of processes; WORKERS=0 keeps them in one.
+WORKERS ?= 2
 BENCHMARKS ?= $(sort $(wildcard benchmarks/bench_*.py))
 
 .PHONY: help demo test test-slow check bench format clean distclean
@@ -26,11 +28,11 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/mnist_cpu.py
 
 test: $(VENV)/.test
-	$(PYTEST) -q -m 'not slow'
+	$(PYTEST) -q -m 'not slow' -n $(WORKERS) --dist worksteal
 
 # pytest's status 5 says that no test is marked slow, which is no failure.
 test-slow: $(VENV)/.test
-	$(PYTEST) -q -m slow || [ $$? -eq 5 ]
+	$(PYTEST) -q -m slow -n $(WORKERS) --dist worksteal || [ $$? -eq 5 ]
 
 check: $(VENV)/.check
 	$(BIN)/ruff check

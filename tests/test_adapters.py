@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasmw import Chain, Deduplicate, Filter, Penalize, Search, Trial
+from nasmw import Chain, Filter, Penalize, Search, Trial
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.choice import Choice
 from nasmw.errors import MissingExtraError
@@ -185,7 +185,7 @@ def test_runs_under_middleware_and_resumes(make: Callable[[], Strategy], tmp_pat
     cost = TableProfiler(space)
 
     def rows(log: Path, *trials: int) -> list[Any]:
-        chain = Chain(make(), Deduplicate(), Filter(cost <= 150), Penalize(cost, target=60.0, weight=0.1))
+        chain = Chain(make(), Filter(cost <= 150), Penalize(cost, target=60.0, weight=0.1))
         search = Search(space, chain, lambda trial: 1.0 + trial.architecture["width"], log=log, progress=False)
         for number in trials:
             result = search.run(trials=number)
