@@ -245,7 +245,7 @@ def test_a_dictionary_does_as_well(tmp_path: Path) -> None:
         ({"profilers": {"a": {"kind": "learned"}}}, "lacks the setting 'predictor'"),
         ({"profilers": {"a": {"kind": "learned", "predictor": "rigde"}}}, "did you mean 'ridge'"),
         ({"profilers": {"a": {"kind": "learned", "predictor": "ridge", "encoding": "x"}}}, "no encoding 'x'"),
-        ({"profilers": {"a": {"kind": "wrong name"}}}, "whose name is another one"),
+        ({"profilers": {"a": {"kind": "wrong name"}}}, "is to give a profiler named 'a'"),
     ],
 )
 def test_configurations_that_do_not_fit(tables: dict[str, object], message: str) -> None:
