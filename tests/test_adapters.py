@@ -119,6 +119,7 @@ def test_gaussian_process_of_optuna() -> None:
     assert np.array_equal(first, drive(OptunaStrategy("GPSampler", n_startup_trials=5), space, 12).codes)
 
 
+@pytest.mark.slow
 @each_adapter
 def test_beats_random_search(make: Callable[[], Strategy]) -> None:
     def best(strategy: Strategy, seed: int) -> float:
@@ -179,6 +180,7 @@ def test_learns_where_limits_are(strategy: Strategy) -> None:
     assert within[half:].mean() > within[:half].mean()
 
 
+@pytest.mark.slow
 @each_adapter
 def test_runs_under_middleware_and_resumes(make: Callable[[], Strategy], tmp_path: Path) -> None:
     space = toy_space()

@@ -77,6 +77,7 @@ def slower_alone(model: nn.Module, example: torch.Tensor) -> float:
     return 0.5 + (fake_latency(model, example) - 0.2) * (1.0 if whole else 1.7)
 
 
+@pytest.mark.slow
 def test_what_layers_pay_alone_is_taken_off() -> None:
     table = build(CELLS, FakeDevice(slower_alone), CIFAR, networks=25)
     sample = CELLS.sample(20, np.random.default_rng(5))
