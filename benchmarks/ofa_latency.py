@@ -406,7 +406,10 @@ def intervals(report: Report, seeds: int) -> None:
         "own: calibrated on samples of the training left out; recent: on the 500 rows before the test, not trained on;"
     )
     report("adaptive: as recent, and each test row, once it was tried, moves the width for those after it")
-    report(f"{'table':14}{'own':>8}{'recent':>8}{'adaptive':>10}{'width % own':>13}{'recent':>8}")
+    report(
+        "shuffled: as own, by least squares, with the rows of training and test drawn at random (mean of three draws)"
+    )
+    report(f"{'table':14}{'own':>8}{'recent':>8}{'adaptive':>10}{'shuffled':>10}{'width % own':>13}{'recent':>8}")
     sets: list[tuple[str, MeasuredNetworks, int, int, slice, str]] = [
         (device, paired(report.data), TRAIN.stop, VALIDATION.stop, TEST, MANY)
         for device in paired(report.data).milliseconds
@@ -427,7 +430,21 @@ def intervals(report: Report, seeds: int) -> None:
         low, high = (adaptive := AdaptiveIntervals(profiler, start=recent)).interval(candidates[test])
         cells += f"{100 * np.mean((low <= values[test]) & (values[test] <= high)):8.1f}"
         width += f"{100 * np.mean((high - low) / values[test]):8.1f}"
-        report(f"{table:14}{cells}{100 * adaptive.held(candidates[test], values[test]).mean():10.1f}{width}")
+        cells += f"{100 * adaptive.held(candidates[test], values[test]).mean():10.1f}"
+        cells += (
+            f"{100 * np.mean([shuffled(networks, table, encoding, trained, test, seed) for seed in range(3)]):10.1f}"
+        )
+        report(f"{table:14}{cells}{width}")
+
+
+def shuffled(networks: MeasuredNetworks, table: str, encoding: str, trained: int, test: slice, seed: int) -> float:
+    """Return the share of test rows within 90 % intervals where rows are in no order."""
+    order = np.random.default_rng(seed).permutation(len(networks.candidates))
+    training, rest = order[:trained], order[len(order) - (test.stop - test.start) :]
+    values, candidates = networks.milliseconds[table], networks.candidates
+    profiler = LearnedProfiler(candidates.space, "ridge", encoding).fit(candidates[training], values[training])
+    low, high = profiler.interval(candidates[rest])
+    return float(np.mean((low <= values[rest]) & (values[rest] <= high)))
 
 
 def times(report: Report, seeds: int) -> None:
