@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +16,7 @@ from torch import nn
 
 from nasmw.candidates import Architecture
 from nasmw.devices.onnx_export import export_onnx
+from nasmw.devices.session import end_group
 from nasmw.devices.weights import sensible_weights
 from nasmw.errors import ProfilerError
 from nasmw.profiler import MultiProfiler
@@ -186,21 +184,11 @@ class MlonmcuProfiler(MultiProfiler):
             except subprocess.TimeoutExpired as error:
                 raise ProfilerError(f"MLonMCU took over {self.timeout:g} s for {what}{_tail(error.stdout)}") from None
             finally:
-                _end(process)
+                end_group(process)
         printed = _tail(stdout)
         if process.returncode != 0:
             raise ProfilerError(f"MLonMCU ended with exit code {process.returncode} on {what}{printed}")
         return printed
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that still runs, and what it started: compilers and simulators."""
-    if process.returncode is not None:
-        return
-    if sys.platform != "win32":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
 
 
 def _number(row: Mapping[str, str | None], column: str, what: str) -> float:

@@ -28,7 +28,7 @@ from nasmw.errors import DeviceError
 if TYPE_CHECKING:
     from nasmw.devices.base import Artifact, Device
 
-__all__ = ["Sample", "Session"]
+__all__ = ["Sample", "Session", "end_group"]
 
 GRACE = 5.0  # seconds that the far side has beyond its time-out, to say where it hung
 LINE = 1 << 30  # bytes of an answer
@@ -216,7 +216,7 @@ class Session:
         self._requests += 1
         request = {"id": self._requests, "do": do, "seconds": self.device.timeout, **arguments}
         begin = time.monotonic()
-        watch = threading.Timer(self.device.timeout + GRACE, _kill, (process,))
+        watch = threading.Timer(self.device.timeout + GRACE, end_group, (process,))
         watch.daemon = True
         watch.start()
         try:
@@ -269,7 +269,7 @@ class Session:
         self._sent.clear()
         if process is None:
             return
-        _kill(process)
+        end_group(process)
         process.wait()
         if self._reader is not None:
             self._reader.join(GRACE)
@@ -308,7 +308,7 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it started, unless it has been waited for: its number may be another one's by then."""
     if process.returncode is not None:
         return
