@@ -17,75 +17,22 @@ again, afresh and side by side. The searches differ in what guards the limit:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from tables import AccuracyPredictor, MissingDataError
 
-from nasmw import Chain, Filter, Rank, Search, Space, Trial, Verify, devices
+from nasmw import Chain, Filter, Rank, Search, Space, Verify, devices
 from nasmw.profilers import DeviceProfiler, LatencyTable, LookupTableProfiler, build_latency_table
 from nasmw.spaces import ofa_mobilenetv3
 from nasmw.strategies import Evolution
 
-KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 EXAMPLE = torch.zeros(1, 3, 224, 224)
-
-
-class Accuracy:
-    """The accuracy predictor of once-for-all: three hidden layers on one-hot choices.
-
-    Args:
-        path: ``ofa/acc_predictor.npz``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with np.load(path) as file:
-            self.layers = [(file[f"w{number}"], file[f"b{number}"]) for number in range(4)]
-
-    def __call__(self, architecture: Mapping[str, Any]) -> float:
-        """Return the predicted share of images that are classified rightly."""
-        x = np.zeros(128)
-        for slot in range(20):
-            stage, block = divmod(slot, 4)
-            if block >= architecture[f"stage{stage}.depth"]:
-                continue
-            x[3 * slot + KERNELS.index(architecture[f"stage{stage}.block{block}.kernel"])] = 1.0
-            x[60 + 3 * slot + EXPANDS.index(architecture[f"stage{stage}.block{block}.expand"])] = 1.0
-        x[120 + (architecture["resolution"] - 112) // 16] = 1.0
-        for weights, bias in self.layers[:-1]:
-            x = np.maximum(weights @ x + bias, 0.0)
-        weights, bias = self.layers[-1]
-        return float((weights @ x + bias)[0])
-
-
-class Evaluate:
-    """A trial is as accurate as the predictor says."""
-
-    def __init__(self, accuracy: Accuracy) -> None:
-        self.accuracy = accuracy
-
-    def __call__(self, trial: Trial) -> float:
-        """Return the predicted accuracy."""
-        return self.accuracy(trial.architecture)
-
-
-def check(accuracy: Accuracy) -> None:
-    """Compare with the value that is published with the predictor."""
-    kernels, expands, depths = (3, 5, 3, 3, 5), (3, 4, 3, 4, 4), (2, 3, 2, 3, 3)
-    architecture: dict[str, int] = {"resolution": 192}
-    for stage in range(5):
-        architecture[f"stage{stage}.depth"] = depths[stage]
-        for block in range(4):
-            architecture[f"stage{stage}.block{block}.kernel"] = kernels[stage]
-            architecture[f"stage{stage}.block{block}.expand"] = expands[stage]
-    if abs(accuracy(architecture) - 0.7964891) > 1e-4:
-        sys.exit(f"the accuracy predictor gives {accuracy(architecture)}, 0.7964891 was published")
 
 
 def stages(
@@ -106,7 +53,7 @@ def stages(
 def main() -> None:
     """Build or load the table, search in each way, measure the best again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("NASMW_DATA"))
+    parser.add_argument("--data", help="the folder of the data; what NASMW_DATA names without it")
     parser.add_argument("--device", default="onnxruntime")
     parser.add_argument("--table", help="a table that was built before")
     parser.add_argument("--save", help="where to save the table that is built")
@@ -118,14 +65,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    path = None if arguments.data is None else Path(arguments.data) / "ofa" / "acc_predictor.npz"
-    if path is None or not path.exists():
-        sys.exit(
-            "this needs the accuracy predictor of once-for-all: pass --data, a folder that holds ofa/acc_predictor.npz"
-        )
-    accuracy = Accuracy(path)
-    check(accuracy)
     space = ofa_mobilenetv3(width=1.2, resolutions=arguments.resolutions)
+    try:
+        accuracy = AccuracyPredictor.load(space, arguments.data)
+    except MissingDataError as error:
+        sys.exit(str(error))
     device = devices.get(arguments.device)
     if arguments.table:
         table = LatencyTable.load(arguments.table)
@@ -151,18 +95,18 @@ def main() -> None:
             chain = Chain(
                 Evolution(population=30),
                 filtering,
-                Rank(accuracy, groups_of=10),
+                Rank(accuracy.predict, groups_of=10),
                 *verifying,
             )
             begin = time.monotonic()
-            result = Search(space, chain, Evaluate(accuracy), seed=arguments.seed).run(trials=arguments.trials)
+            result = Search(space, chain, accuracy, seed=arguments.seed).run(trials=arguments.trials)
             seconds = time.monotonic() - begin
             measured.close()
             again = result.remeasure(device, arguments.top, example_input=EXAMPLE, limit=latency <= limit)
             print(f"\n{name}\n{again}")
             asked = sum(stage.measurements for stage in verifying)
             rows.append(
-                f"{name:<22}{again.kept:>4} of {len(again):<3}{100 * again.scores.max():>9.2f}"
+                f"{name:<22}{again.kept:>4} of {len(again):<3}{again.scores.max():>9.2f}"
                 f"{again.measured.max() / limit:>12.3f}{asked:>10} of {result.funnel.proposed:<7}{seconds:>8.0f}"
             )
     print(f"\n{'':<22}{'keep the limit':<11}{'best %':>8}{'worst/limit':>12}{'measured of proposed':>21}{'seconds':>8}")

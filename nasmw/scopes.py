@@ -41,7 +41,7 @@ def close(space: Space, columns: Sequence[int], table: Table, limit_bytes: int) 
     Raises:
         ProfilerError: If it would need more.
     """
-    scope = tuple(sorted(_with_gates(space, columns)))
+    scope = tuple(sorted(with_gates(space, columns)))
     shape = tuple(len(space.choices[column].options) for column in scope)
     check_bytes(space, scope, limit_bytes)
     full = np.broadcast_to(_expanded(columns, table, scope), shape)
@@ -81,7 +81,8 @@ def check_bytes(space: Space, columns: Sequence[int], limit_bytes: int) -> None:
         )
 
 
-def _with_gates(space: Space, columns: Iterable[int]) -> set[int]:
+def with_gates(space: Space, columns: Iterable[int]) -> set[int]:
+    """Return columns with those that they depend on."""
     found: set[int] = set()
     pending = list(columns)
     while pending:

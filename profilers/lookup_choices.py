@@ -16,6 +16,7 @@ from nasmw.errors import ProfilerError
 from nasmw.profilers.flops import FlopsProfiler
 from nasmw.profilers.inputs import ExampleLike
 from nasmw.profilers.lookup_file import ChoiceLatencies
+from nasmw.scopes import with_gates
 from nasmw.space import Space
 
 __all__ = ["ChoiceParts"]
@@ -27,6 +28,8 @@ Pattern = tuple[int, ...]
 @attrs.frozen(eq=False)
 class ChoiceParts:
     """The parts of the networks of a space: what each combination of the choices in each scope of its MACs decides.
+
+    A choice that multiply-adds do not depend on, an activation say, is a part by itself.
 
     Attributes:
         space: The space.
@@ -57,7 +60,12 @@ class ChoiceParts:
                 "has; measure each network with a DeviceProfiler"
             )
         entries, macs = [], []
-        for scope, values in table.tables.items():
+        counted = {column for scope in table.tables for column in scope}
+        uncounted = [
+            tuple(sorted(with_gates(space, [column]))) for column in range(len(space)) if column not in counted
+        ]
+        zeros = {scope: np.zeros([len(space.choices[column].options) for column in scope]) for scope in uncounted}
+        for scope, values in {**table.tables, **zeros}.items():
             for codes in np.ndindex(values.shape):
                 pattern = _active(space, scope, codes)
                 if all(column in pattern or code == 0 for column, code in zip(scope, codes, strict=True)):
@@ -74,9 +82,15 @@ class ChoiceParts:
 
     @property
     def kinds(self) -> list[str]:
-        """The kind of each part: the names of its choices without numbers, so that all blocks are of one kind."""
-        names = self.space.names
-        return [" ".join(re.sub(r"\d+", "#", names[column]) for column in scope) for scope, _, _ in self.entries]
+        """The kind of each part: the names of its choices without numbers, so that all blocks are of one kind.
+
+        Without multiply-adds, nothing says how parts compare: there each combination of options is a kind.
+        """
+        names = [re.sub(r"\d+", "#", name) for name in self.space.names]
+        return [
+            " ".join(names[column] for column in scope) + (f" {codes}" if macs == 0 else "")
+            for (scope, _, codes), macs in zip(self.entries, self.macs, strict=True)
+        ]
 
     def counts(self, codes: Codes) -> Floats:
         """Return which parts the networks of ``(n, d)`` canonical codes have, ``(n, l)`` zeros and ones."""
@@ -96,10 +110,7 @@ class ChoiceParts:
         grouped: dict[tuple[tuple[int, ...], Pattern], dict[tuple[int, ...], float]] = {}
         for (scope, pattern, codes), value in zip(self.entries, parts.tolist(), strict=True):
             grouped.setdefault((scope, pattern), {})[codes] = value
-        terms = [self._term(pattern, values) for (_, pattern), values in grouped.items()]
-        named = {name for term in terms for name in term.names}
-        free = [column for column, name in enumerate(self.space.names) if name not in named]
-        return terms + [self._term((column,), {}) for column in free]
+        return [self._term(pattern, values) for (_, pattern), values in grouped.items()]
 
     def _term(self, pattern: Pattern, values: dict[tuple[int, ...], float]) -> ChoiceLatencies:
         """Return a term over some choices, 0 for combinations that it says nothing of."""

@@ -121,6 +121,30 @@ def build_conditional(architecture: dict[str, Any]) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, architecture["kernel"], padding="same"), nn.Conv2d(16, 4, 1))
 
 
+class Slow(nn.Identity):
+    """Takes time and has no multiply-adds."""
+
+
+def build_activated(architecture: dict[str, Any]) -> nn.Module:
+    activation = {"relu": nn.ReLU, "slow": Slow}[architecture["activation"]]()
+    return nn.Sequential(nn.Conv2d(3, architecture["width"], 3), activation)
+
+
+def test_a_choice_without_multiply_adds_has_its_latency() -> None:
+    def slowed(model: nn.Module, example: torch.Tensor) -> float:
+        return fake_latency(model, example) + 0.15 * any(isinstance(module, Slow) for module in model.modules())
+
+    space = Space([Choice("width", tuple(range(8, 40))), Choice("activation", ("relu", "slow"))], build_activated)
+    table = build(space, FakeDevice(slowed), networks=40)
+    latency = LookupTableProfiler(space, table)
+    slower = [
+        latency.profile({"width": width, "activation": "slow"})
+        - latency.profile({"width": width, "activation": "relu"})
+        for width in (8, 20, 39)
+    ]
+    assert slower == pytest.approx([0.15] * 3, rel=0.1)
+
+
 def test_parts_over_choices_know_what_is_inactive() -> None:
     space = Space(
         [Choice("op", ("pool", "conv")), Choice("kernel", (1, 3, 5), {"op": "conv"}), Choice("dropout", (0.0, 0.5))],

@@ -259,3 +259,23 @@ def test_failures_are_known_to_a_replay(tmp_path: Path):
     after = search(again).run(trials=8)
     assert again.seen == [] and [t.architecture for t in before.trials] == [t.architecture for t in after.trials]
     assert all(trial.architecture["width"] != 12 for trial in after.trials)
+
+
+def test_a_filter_goes_on_where_the_device_fails_on_some():
+    measured = Failing(8)
+    inner = RecordingStrategy([POOL[0], POOL[1], POOL[2]])
+    chain = Chain(inner, Filter(measured <= 9.0))
+    context = Context(SPACE)
+    chain.setup(context)
+    assert widths(chain.ask(3)) == [4]
+    told = {status: reason for one in inner.told for status, reason in zip(one.status, one.reasons, strict=True)}
+    assert told[Status.FAILED] == "the device was ended" and "measured" in told[Status.INFEASIBLE]
+    assert context.funnel.counts["Filter", "failed", "measured cannot be measured"] == 1
+
+
+def test_a_filter_ends_where_the_device_always_fails():
+    pool = [{**POOL[1], "block0.op": "conv", "block0.kernel": k, "block0.expand": e} for k in (1, 3, 5) for e in (1, 2)]
+    chain = Chain(RecordingStrategy(pool), Filter(Failing(8) <= 9.0))
+    chain.setup(Context(SPACE))
+    with pytest.raises(DeviceError, match="the device was ended"):
+        chain.ask(6)

@@ -7,6 +7,7 @@ import collections
 from nasmw.candidates import Candidates, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
+from nasmw.penalty import Penalty
 from nasmw.profiler import Profiler
 from nasmw.strategy import Middleware, Strategy
 
@@ -112,7 +113,12 @@ class Chain(Strategy):
         """Have the outermost stage adopt the outcomes."""
         self._stages[-1].adopt(outcomes)
 
-    def offer(self, term: Constraint) -> bool:
+    def train(self, context: Context) -> None:
+        """Have each stage do what it must before the first ask, the innermost first."""
+        for stage in self._stages:
+            stage.train(stage.context)
+
+    def offer(self, term: Constraint | Penalty) -> bool:
         """Offer a term to the outermost stage."""
         return self._stages[-1].offer(term)
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
-from nasmw.candidates import Architecture, Candidates, Floats, Outcomes
+from nasmw.candidates import Architecture, Candidates, Floats, Outcomes, Status
 from nasmw.constraint import Constraint, Constraints
 from nasmw.context import Context, Recorded
 from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.feasible import FeasibleSet, by_construction
+from nasmw.middleware.attempts import Attempts
 from nasmw.middleware.margins import knows_error, std_of, tightened, with_margin
 from nasmw.middleware.values import check_count, check_number, name_of, profiled
 from nasmw.profiler import KINDS, Profiler
@@ -73,6 +74,9 @@ class Filter(Middleware):
     At its setup a Filter resolves shares, refuses limits that nothing in the space can meet (where profilers know their
     bounds or have tables; it says which limits conflict, and what is nearest to them), and offers each limit to the
     stages below; a strategy that honours it samples within it. Candidates are checked all the same.
+
+    Where a limit's profiler measures, a candidate that cannot be built, or on which the device fails, is turned away
+    as failed, and the search goes on; five of them in a row end it with the device's error.
 
     Args:
         *tests: Limits such as ``macs <= 300e6``, limits joined by ``&``, or callables that take an architecture as a
@@ -161,6 +165,9 @@ class Filter(Middleware):
             raise ConstraintError(str(self._feasible.diagnose()))
         causes = _causes([self._loose.get(test, test) if isinstance(test, Constraint) else test for test in resolved])
         self._active = sorted(zip(resolved, causes, strict=True), key=lambda pair: _cost(pair[0]))
+        self._attempts = {
+            limit.profiler.name: Attempts(context, limit.profiler) for limit in limits if not limit.profiler.pure
+        }
         self._turned_away: collections.Counter[str] = collections.Counter()
         self._nearest: _Miss | None = None
         self._worst: Floats = np.full(len(context.objectives), np.nan)
@@ -181,11 +188,15 @@ class Filter(Middleware):
         n = len(candidates)
         rows = list(range(n))
         away: dict[int, tuple[str, str]] = {}
+        failed: dict[int, tuple[str, str]] = {}
         columns: dict[str, Floats] = {}
         for test, cause in self._active:
             if not rows:
                 break
             if isinstance(test, Constraint):
+                if test.profiler.name in self._attempts:
+                    failed.update(self._unmeasurable(self._attempts[test.profiler.name], candidates, rows))
+                    rows = [row for row in rows if row not in failed]
                 missed = self._beyond(test, cause, candidates, rows, columns)
                 for row, miss in missed.items():
                     away[row] = cause, str(miss)
@@ -194,13 +205,28 @@ class Filter(Middleware):
                     away[row] = cause, f"{cause} is False"
             rows = [row for row in rows if row not in away] if away else rows
         passes = np.ones(n, dtype=np.bool_)
-        if not away:
+        if not away and not failed:
             return Verdict(passes, columns=columns)
-        passes[list(away)] = False
+        passes[[*away, *failed]] = False
+        self._fail(candidates, failed)
         causes, reasons = zip(*(away.get(row, ("", "")) for row in range(n)), strict=True)
         self._turned_away.update(cause for cause, _ in away.values())
         score = self._worst if self.told == "bad score" else np.nan if self.told is None else float(self.told)
-        return Verdict(passes, causes, reasons, score=score, columns=columns)
+        held = np.isin(np.arange(n), list(failed))
+        return Verdict(passes, causes, reasons, score=score, columns=columns, held=held)
+
+    def _unmeasurable(self, attempts: Attempts, candidates: Candidates, rows: list[int]) -> dict[int, tuple[str, str]]:
+        """Measure the rows; return those on which the device fails, with cause and reason."""
+        worked = attempts.measurable(candidates[rows])
+        without = [row for row, one in zip(rows, worked.tolist(), strict=True) if not one]
+        reasons = attempts.reasons(candidates[without])
+        return {row: (attempts.cause, reason) for row, reason in zip(without, reasons, strict=True)}
+
+    def _fail(self, candidates: Candidates, failed: Mapping[int, tuple[str, str]]) -> None:
+        if failed:
+            causes, reasons = zip(*failed.values(), strict=True)
+            self._turned_away.update(causes)
+            self.turn_away(candidates[list(failed)], Status.FAILED, list(causes), list(reasons))
 
     def _beyond(
         self, limit: Constraint, cause: str, candidates: Candidates, rows: list[int], columns: dict[str, Floats]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 from nasmw.candidates import Outcomes
 from nasmw.context import Context
-from nasmw.errors import EvaluationError, ProfilerError, did_you_mean
+from nasmw.errors import did_you_mean
 from nasmw.middleware.values import TRIED, check_number, check_profiler, profiled
+from nasmw.penalty import Form, Penalty
 from nasmw.profiler import Profiler
 from nasmw.strategy import Middleware
 
 __all__ = ["Penalize"]
-
-Form = Literal["absolute", "hinge", "power"]
 
 
 class Penalize(Middleware):
@@ -28,6 +27,9 @@ class Penalize(Middleware):
 
     Scores of trials are penalised (completed, stopped, or known from before); where there is no score, there is none
     afterwards. A score that a stage above tells of a candidate it turned away is passed on as it is.
+
+    At its setup the penalty is offered to the stages below: a strategy that trains a supernet makes it a term of its
+    loss, where scores come too late to teach it.
 
     Args:
         profiler: The cost. The value that rides along with a candidate is used, else the profiler is asked.
@@ -85,22 +87,11 @@ class Penalize(Middleware):
 
     def penalised(self, score: float, value: float) -> float:
         """Return what the strategy is told for a score and a value of the profiler."""
-        ratio = value / self.target
-        if self.form == "absolute":
-            return score - self.weight * abs(ratio - 1.0)
-        if self.form == "hinge":
-            return score - self.weight * max(0.0, ratio - 1.0)
-        if score < 0:
-            raise EvaluationError(
-                f"the power form of Penalize needs scores of at least 0, got {score:.6g}; "
-                "use form='absolute' or form='hinge', or shift the metric"
-            )
-        if ratio <= 0:
-            raise ProfilerError(
-                f"the power form of Penalize needs values above 0, {self.profiler!r} gave {value:.6g}; "
-                "use form='absolute' or form='hinge'"
-            )
-        return float(score * ratio**-self.weight)
+        return self._penalty.score(score, value)
+
+    @property
+    def _penalty(self) -> Penalty:
+        return Penalty(self.profiler, self.target, self.weight, self.form)
 
     def _setup(self, context: Context) -> None:
         names = [objective.name for objective in context.objectives]
@@ -116,6 +107,7 @@ class Penalize(Middleware):
                 f"the power form of Penalize cannot penalise {names[self._column]!r}, which is minimised, so that its "
                 "scores are negative; use form='absolute' or form='hinge'"
             )
+        self.inner.offer(self._penalty)
 
     def _amend(self, outcomes: Outcomes) -> Outcomes:
         scores = outcomes.scores[:, self._column].tolist()

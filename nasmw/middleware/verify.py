@@ -10,16 +10,14 @@ import numpy.typing as npt
 from nasmw.candidates import Candidates, Floats, Status
 from nasmw.constraint import Constraint, Constraints, exactly
 from nasmw.context import Context
-from nasmw.errors import ConstraintError, DeviceError, ProfilerError
+from nasmw.errors import ConstraintError, ProfilerError
+from nasmw.middleware.attempts import Attempts
 from nasmw.middleware.margins import knows_error, std_of
 from nasmw.middleware.values import check_count, check_number, check_profiler, profiled
 from nasmw.profiler import Profiler
 from nasmw.strategy import Middleware, Verdict
 
 __all__ = ["Verify"]
-
-FAILURES = 5
-"""So many candidates in a row on which the device fails are the device's fault, and end the search with its error."""
 
 
 class Verify(Middleware):
@@ -30,8 +28,8 @@ class Verify(Middleware):
     whose interval straddles the limit is measured; what was measured decides. Measured values ride along as a column
     under the name of the measuring profiler, NaN for those that were not measured, and are written to the log.
 
-    A candidate on which the device fails is turned away as failed, and the search goes on; five of them in a row end it
-    with the device's error.
+    A candidate that cannot be built, or on which the device fails, is turned away as failed, and the search goes on;
+    five of them in a row end it with the device's error.
 
     Where few candidates are to be measured, put a `Verify` outside of what is cheap and choosy: in
     ``Chain(Evolution(...), Filter(latency <= 25.0), Rank(score, groups_of=10), Verify(latency <= 25.0, measured))``
@@ -137,8 +135,7 @@ class Verify(Middleware):
             )
         self._seen = 0
         self._measurements = 0
-        self._failures = 0  # in a row
-        self._errors: dict[bytes, str] = {}
+        self._attempts = Attempts(context, self.measured)
         if self.pushdown and (wide := self._wide()) is not None:
             self.inner.offer(wide)
 
@@ -174,7 +171,7 @@ class Verify(Middleware):
                 unmeasured[row] = True
                 continue
             self._measurements += 1
-            if not self._can_be_measured(candidates[row]):
+            if not self._attempts.measurable(candidates[row])[0]:
                 failed[row] = True
                 continue
             found[row] = value = profiled(context, self.measured, candidates[row])[0]
@@ -203,30 +200,11 @@ class Verify(Middleware):
             return 0.0
         return self.guard * float(std_of(self.context.stage, self.context, self.measured, candidate)[0])
 
-    def _can_be_measured(self, candidate: Candidates) -> bool:
-        """Measure a candidate; return whether that worked, through the log, so that a replay knows it too."""
-
-        def compute(one: Candidates) -> list[float]:
-            try:
-                profiled(self.context, self.measured, one)
-            except DeviceError as error:
-                if self._failures + 1 >= FAILURES:
-                    raise
-                self._errors[one.row_keys()[0]] = (str(error) or type(error).__name__).splitlines()[0]
-                return [0.0]
-            return [1.0]
-
-        name = f"whether {self.measured.name} can be measured"
-        worked = bool(self.context.recorded(name, candidate, compute)[0])
-        self._failures = 0 if worked else self._failures + 1
-        return worked
-
     def _fail(self, candidates: Candidates) -> None:
         """Turn away those on which the device failed."""
         if len(candidates):
-            cause = f"{self.measured.name} cannot be measured"
-            reasons = [self._errors.get(key, cause) for key in candidates.row_keys()]
-            self.turn_away(candidates, Status.FAILED, [cause] * len(candidates), reasons)
+            causes = [self._attempts.cause] * len(candidates)
+            self.turn_away(candidates, Status.FAILED, causes, self._attempts.reasons(candidates))
 
     def _affordable(self) -> bool:
         return self.at_most is None or self._measurements + 1 <= self.at_most * self._seen
