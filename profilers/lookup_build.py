@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 
 from nasmw.candidates import Candidates, Floats
@@ -19,7 +20,7 @@ from nasmw.profilers.lookup_file import LatencyTable
 from nasmw.profilers.lookup_fit import FOLDS, Fit, cross_validated
 from nasmw.profilers.lookup_samples import draw
 from nasmw.space import Space
-from nasmw.spaces.layers import Placed
+from nasmw.spaces.layers import Layer, Placed
 
 __all__ = ["build_latency_table"]
 
@@ -148,12 +149,18 @@ def _from_layers(
         counts,
         latencies,
         np.array([alone[placed.key].latency_ms for placed in required]),
-        [type(placed.layer).__name__ for placed in required],
+        [[type(placed.layer).__name__ for placed in required], [_sort_of(placed.layer) for placed in required]],
         np.ones(len(required)),
         seed,
     )
     layers = {placed.key: float(ms) for placed, ms in zip(required, fit.parts, strict=True)}
     return {"layers": layers}, fit, {"layers measured": len(required)}
+
+
+def _sort_of(layer: Layer) -> str:
+    """Return what a layer is apart from its sizes: its class, kernel, stride, activation and so on."""
+    settings = attrs.asdict(layer, filter=lambda attribute, _: attribute.name not in SIZES)  # type: ignore[arg-type]
+    return f"{type(layer).__name__} {settings}"
 
 
 def _check_images(meter: Meter, space: Space, required: Sequence[Placed]) -> None:
@@ -177,9 +184,11 @@ def _from_choices(
     guess: Floats = parts.macs * float(np.median(latencies) / max(np.median(counts @ parts.macs), 1.0))
     # What has no multiply-adds, pooling say, takes time all the same.
     guess = np.where(parts.present, np.maximum(guess, FLOOR * float(np.median(latencies)) / len(space)), 0.0)
-    fit = cross_validated(counts, latencies, guess, parts.kinds, np.zeros(len(guess)), seed)
+    fit = cross_validated(counts, latencies, guess, [parts.kinds], np.zeros(len(guess)), seed)
     return {"choices": parts.latencies(fit.parts)}, fit, {"combinations of choices fitted": len(guess)}
 
 
+SIZES = ("inputs", "outputs", "hidden", "channels")
+"""The settings of a layer that are sizes."""
 FLOOR = 0.2
 """What a part without multiply-adds is expected to take, in shares of a network's latency for each choice."""

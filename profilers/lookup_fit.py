@@ -109,30 +109,32 @@ class _Model:
         return parts, float(factors[-1])
 
 
-def _models(alone: Floats, kinds: Sequence[str], fixed: Floats) -> Iterator[_Model]:
+def _models(alone: Floats, kinds: Sequence[Sequence[str]], fixed: Floats) -> Iterator[_Model]:
     """Yield the ways to say what a part takes, the simplest first.
 
     Args:
         alone: ``(l,)`` what each part takes by itself, or something proportional to that.
-        kinds: ``(l,)`` the kind of each part.
+        kinds: Ways to tell kinds of parts apart, the coarsest first, each ``(l,)`` the kind of each part.
         fixed: ``(l,)`` what may be taken off for each part, such as the cost of calling it: ones, or zeros for none.
     """
-    distinct = list(dict.fromkeys(kinds))
-    by_kind = np.stack([np.where(np.array(kinds) == kind, alone, 0.0) for kind in distinct], axis=1)
     bases = [("one factor", alone[:, None])]
-    if len(distinct) > 1:
-        bases.append(("a factor for each kind", by_kind))
+    each = []
+    for way in kinds:
+        distinct = list(dict.fromkeys(way))
+        if len(distinct) > 1 and bases[-1][1].shape[1] < len(distinct):
+            by_kind = np.stack([np.where(np.array(way) == kind, alone, 0.0) for kind in distinct], axis=1)
+            text = f"a factor for each of {len(distinct)} kinds"
+            bases.append((text, by_kind))
+            constants = (by_kind > 0) * fixed[:, None]
+            each.append((f"{text}, plus or less a constant for each", np.hstack([by_kind, constants, -constants])))
     if fixed.any():
-        bases += [(f"{text}, less a constant", np.column_stack([some, -fixed])) for text, some in bases]
-        constants = (by_kind > 0) * fixed[:, None]
-        each = np.column_stack([by_kind, constants, -constants])
-        bases.append(("a factor for each kind, plus or less a constant for each", each))
+        bases += [(f"{text}, less a constant", np.column_stack([some, -fixed])) for text, some in bases] + each
     for stray, (text, features) in itertools.product(STRAYS, bases):
         yield _Model(text + (f", parts straying by {100 * stray:g} %" if stray else ""), features, stray)
 
 
 def cross_validated(
-    counts: Floats, latencies: Floats, alone: Floats, kinds: Sequence[str], fixed: Floats, seed: int = 0
+    counts: Floats, latencies: Floats, alone: Floats, kinds: Sequence[Sequence[str]], fixed: Floats, seed: int = 0
 ) -> Fit:
     """Return the fit that predicts networks best that are left out.
 
@@ -145,7 +147,7 @@ def cross_validated(
         counts: ``(n, l)`` how often each network has each part.
         latencies: ``(n,)`` milliseconds of each network, n of at least 5.
         alone: ``(l,)`` milliseconds of each part by itself, or what is about proportional to them.
-        kinds: ``(l,)`` the kind of each part.
+        kinds: Ways to tell kinds of parts apart, the coarsest first, each ``(l,)`` the kind of each part.
         fixed: ``(l,)`` 1 where a constant may be taken off, else 0.
         seed: Of the folds.
     """

@@ -227,11 +227,11 @@ def test_a_fit_finds_factors_constants_and_overhead() -> None:
     true = np.where(np.arange(30) < 15, 0.8, 1.3) * alone - 0.05
     counts = rng.integers(0, 3, (40, 30)).astype(float)
     latencies = counts @ true + 2.0
-    fit = cross_validated(counts, latencies, alone, kinds, np.ones(30))
+    fit = cross_validated(counts, latencies, alone, [kinds], np.ones(30))
     assert fit.parts == pytest.approx(true, abs=1e-6) and fit.overhead == pytest.approx(2.0)
-    assert fit.model == "a factor for each kind, less a constant" and fit.relative_error < 1e-6
+    assert fit.model == "a factor for each of 2 kinds, less a constant" and fit.relative_error < 1e-6
     with pytest.raises(ValueError, match="at least 5 networks"):
-        cross_validated(counts[:4], latencies[:4], alone, kinds, np.ones(30))
+        cross_validated(counts[:4], latencies[:4], alone, [kinds], np.ones(30))
 
 
 def test_a_simple_fit_is_kept_where_more_is_not_better() -> None:
@@ -239,7 +239,7 @@ def test_a_simple_fit_is_kept_where_more_is_not_better() -> None:
     alone = rng.uniform(0.1, 1.0, 10)
     counts = rng.integers(0, 3, (30, 10)).astype(float)
     latencies = (counts @ alone * 1.2 + 1.0) * np.exp(0.05 * rng.standard_normal(30))
-    fit = cross_validated(counts, latencies, alone, ["a", "b"] * 5, np.zeros(10))
+    fit = cross_validated(counts, latencies, alone, [["a", "b"] * 5], np.zeros(10))
     assert fit.relative_error == pytest.approx(0.05, rel=0.5)
     assert np.abs(fit.parts / alone / 1.2 - 1.0).max() < 0.25
 
