@@ -6,6 +6,8 @@ Trials, measurements, funnel and the order of events must be equal to the last r
 
     python benchmarks/kill_resume.py --kills 50
     for strategy in LocalSearch TPE NSGA2; do python benchmarks/kill_resume.py --kills 10 --strategy $strategy; done
+
+OptunaStrategy, NevergradStrategy and PymooStrategy are among the strategies where their libraries are installed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ from nasmw.strategies import (
     Random,
     SuccessiveHalving,
 )
+from nasmw.strategies.adapters import NevergradStrategy, OptunaStrategy, PymooStrategy
+from nasmw.strategy import Strategy
 
 BUDGETS = (1, 3, 9)
 STRATEGIES = {
@@ -55,6 +59,11 @@ STRATEGIES = {
         Hyperband(BUDGETS),
         ASHA(BUDGETS),
     )
+}
+ADAPTERS: dict[str, Callable[[], Strategy]] = {
+    "OptunaStrategy": lambda: OptunaStrategy("TPESampler"),
+    "NevergradStrategy": lambda: NevergradStrategy("TwoPointsDE"),
+    "PymooStrategy": lambda: PymooStrategy("GA", pop_size=20),
 }
 TABLES = {
     "trials": "SELECT number, candidate, hex(codes), columns, status, metrics, reason FROM trials ORDER BY number",
@@ -100,7 +109,7 @@ def search(log: Path, trials: int, workers: int, strategy: str) -> None:
     space = Space(choices)
     latency = Moody(space, log)
     chain = Chain(
-        STRATEGIES[strategy],
+        STRATEGIES[strategy] if strategy in STRATEGIES else ADAPTERS[strategy](),
         Deduplicate(action="replay"),
         Filter(latency <= 100.0),
         Rank(lambda architecture: len(architecture), groups_of=2),
@@ -131,7 +140,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--trials", type=int, default=150)
     parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 runs in one process")
-    parser.add_argument("--strategy", choices=STRATEGIES, default="Evolution")
+    parser.add_argument("--strategy", choices=[*STRATEGIES, *ADAPTERS], default="Evolution")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

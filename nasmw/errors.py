@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AdapterError",
     "BuildError",
     "ConstraintError",
     "DeadlockError",
@@ -55,6 +56,10 @@ class TrialStopped(NasmwError):  # noqa: N818  it is no error
 
 class ExportError(NasmwError, RuntimeError):
     """An exported network is not what it was exported from."""
+
+
+class AdapterError(NasmwError, RuntimeError):
+    """A library that a strategy hands its work to has failed; the message says which one, and how."""
 
 
 class OrderError(NasmwError, RuntimeError):

@@ -59,6 +59,10 @@ class Pool:
         """Return whether a row, ``(d,)`` or ``(1, d)``, may still be asked for as far as repeats go."""
         return self._repeats or row.tobytes() not in self._seen
 
+    def allows(self, row: Codes) -> bool:
+        """Return whether a row, ``(1, d)``, is within the limits and may still be asked for."""
+        return self.is_new(row) and self._source.holds(row)
+
     def random(self) -> Codes | None:
         """Return a random architecture, ``(1, d)``, uniform over those that may be asked for; None if none is left."""
         return self._source.take(1) if self._repeats else self._unseen()
@@ -115,3 +119,41 @@ class Pool:
         if self.feasible is not None:
             row = self.feasible.nearest(Candidates.of(self._space, row), self._rng).codes
         return row if self.is_new(row) else self.random()
+
+    def children(self, n: int, make: Callable[[int], Codes], change: Callable[[Codes], Codes]) -> Codes:
+        """Return changed copies, all at once, that may be asked for; no two are equal unless repeats are allowed.
+
+        In place of copies beyond the limits others are made, copies that are not new are changed further, up to 16
+        times in all. Then random architectures take the place of the rest.
+
+        Args:
+            n: How many.
+            make: Takes a number, returns so many changed copies.
+            change: Returns a further changed copy of each row.
+
+        Returns:
+            ``(n, d)`` in no particular order, taken note of; fewer rows where fewer are left.
+        """
+        found: list[Codes] = []
+        missing = n
+        rows = make(n)
+        for _ in range(TRIES):
+            rows = np.ascontiguousarray(rows)[self.holds(rows)]
+            new = np.ones(len(rows), dtype=np.bool_)
+            if not self._repeats:
+                for place, row in enumerate(rows):
+                    key = row.tobytes()
+                    new[place] = key not in self._seen
+                    self._seen.add(key)
+            found.append(rows[new])
+            missing -= len(found[-1])
+            if not missing:
+                break
+            rows = change(rows[~new])
+            if missing > len(rows):
+                rows = np.concatenate([rows, make(missing - len(rows))])
+        while missing and (random := self.random()) is not None:
+            self.note(random)
+            found.append(random)
+            missing -= 1
+        return np.concatenate(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from nasmw.candidates import Candidates, Codes, Floats, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
+from nasmw.profiler import Profiler, check_names
 from nasmw.strategies.arguments import one_objective, whole
 from nasmw.strategies.drawing import Independent
 from nasmw.strategies.encoding import Options
@@ -19,6 +21,7 @@ from nasmw.strategy import Strategy, batch_of_none
 __all__ = ["PredictorGuided"]
 
 RANDOM_SHARE = 0.1
+SCALED_ON = 256
 REPAIRED = 2
 """How many children beyond the limits are brought within them for each ask, which takes long beside the rest."""
 
@@ -28,8 +31,10 @@ class PredictorGuided(Strategy):
 
     After `startup` random architectures, each one that is asked for is chosen from `candidates` ones: children of the
     `parents` best architectures told so far, three of four with one change and the rest with more, and a tenth of
-    random ones. A Gaussian process on one-hot encodings, learned from what was told with a score, predicts each of
-    them. No architecture is asked for twice; once nothing new is left, the strategy is exhausted.
+    random ones. A Gaussian process on one-hot encodings, and on `features` where there are any, learned from what was
+    told with a score, predicts each of them. No architecture is asked for twice, and of those that are one function
+    (`Space.function_keys`) a second one only where it finds nothing else; once nothing new is left, the strategy is
+    exhausted.
 
     Args:
         startup: The number of random architectures to begin with.
@@ -38,6 +43,8 @@ class PredictorGuided(Strategy):
         acquisition: How predictions choose: ``"improvement"`` (the expected improvement over the best so far) or
             ``"thompson"`` (one draw from each prediction, so that what is open at the same time differs).
         observations: How many observations predictions are made from; beyond, the best half and the latest others.
+        features: Profilers whose values help to predict scores, such as the number of parameters: two networks are
+            near each other where their values are, too. They are scaled by their spread over random architectures.
 
     An ask costs O(observations² · candidates); it does not grow with the number of trials beyond that.
 
@@ -47,13 +54,13 @@ class PredictorGuided(Strategy):
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a number is out of range, or `acquisition` is another word; at `setup` if there are several
-            objectives.
+        ValueError: If a number is out of range, `acquisition` is another word, or a feature is measured on a device
+            or learned in the run; at `setup` if there are several objectives.
 
     Reference: White, Neiswanger, Savani, BANANAS: Bayesian Optimization with Neural Architectures for Neural
     Architecture Search, AAAI 2021, section 5 and algorithm 1. Deviations: a Gaussian process on normal scores of ranks
     stands for the ensemble of neural networks, one-hot choices for the encoding of paths; one candidate is chosen at a
-    time, with the outcomes told by then.
+    time, with the outcomes told by then; features of profilers are an addition.
 
     Example:
         >>> from nasmw.strategies import PredictorGuided
@@ -68,6 +75,7 @@ class PredictorGuided(Strategy):
         parents: int = 5,
         acquisition: Literal["improvement", "thompson"] = "improvement",
         observations: int = 256,
+        features: Profiler | Iterable[Profiler] = (),
     ) -> None:
         self.startup = whole("PredictorGuided", "startup", startup)
         self.candidates = whole("PredictorGuided", "candidates", candidates)
@@ -76,13 +84,30 @@ class PredictorGuided(Strategy):
             raise ValueError(f"PredictorGuided: acquisition is 'improvement' or 'thompson', got {acquisition!r}")
         self.acquisition = acquisition
         self.observations = whole("PredictorGuided", "observations", observations, least=2)
+        self.features = (features,) if isinstance(features, Profiler) else tuple(features)
+        for profiler in check_names(self.features).values():
+            if not profiler.fixed:
+                raise ValueError(
+                    f"PredictorGuided asks features of many architectures that are never tried, and {profiler!r} is "
+                    f"{profiler.kind}, not fixed; take a profiler that computes, or rank by this one with Rank"
+                )
+
+    @property
+    def profilers(self) -> tuple[Profiler, ...]:
+        """The profilers of the features."""
+        return self.features
 
     def _setup(self, context: Context) -> None:
         one_objective("PredictorGuided", context)
         self._rng = context.rng
         self._pool = Pool(context.space, context.rng)
         self._options = Options(context.space)
-        self._process = GaussianProcess(self.observations, self._options.total)
+        self._process = GaussianProcess(self.observations, self._options.total + len(self.features))
+        self._scales: list[tuple[float, float]] = []
+        for profiler in self.features:
+            values = context.profile(profiler, context.space.sample(SCALED_ON, np.random.default_rng(0)))
+            self._scales.append((float(values.mean()), float(values.std()) or 1.0))
+        self._functions: set[Hashable] = set()
         self._told: list[Codes] = []
         self._drawn: Independent | None = None
 
@@ -101,7 +126,7 @@ class PredictorGuided(Strategy):
             row = self._pool.random() if len(self._told) < self.startup else self._promising()
             if row is None:
                 break
-            self._pool.note(row)
+            self._note(row)
             rows.append(row)
         space = self.context.space
         return Candidates.of(space, np.concatenate(rows)) if rows else batch_of_none(space)
@@ -119,14 +144,36 @@ class PredictorGuided(Strategy):
         if not new:
             return self._pool.child(best[:1], lambda row: space.mutate(row, rng))
         children = children[new]
-        mean, spread = self._process.predict(self._options.ones(children))
+        mean, spread = self._process.predict(self._encoded(children))
         if self.acquisition == "thompson":
             promise = mean + spread * rng.standard_normal(len(mean))
         else:
             promise = _improvement(mean, spread, self._process.best)
         # Rounded, so that the last digits, which depend on the number of threads, decide between no equal ones.
-        chosen = int(np.argmax(np.round(promise, 8)))
+        order = np.argsort(-np.round(promise, 8), kind="stable").tolist()
+        chosen = next((place for place in order if not self._is_known(children[place])), order[0])
         return children[chosen : chosen + 1]
+
+    def _is_known(self, row: Codes) -> bool:
+        """Return whether the function of a row, ``(d,)``, was asked for or told, as far as the space can tell."""
+        return self.context.space.function_keys(Candidates.of(self.context.space, row[None]))[0] in self._functions
+
+    def _note(self, codes: Codes) -> None:
+        """Take note of rows, ``(n, d)``, that were asked for or told."""
+        self._pool.note(codes)
+        self._functions.update(self.context.space.function_keys(Candidates.of(self.context.space, codes)))
+
+    def _encoded(self, codes: Codes) -> Floats:
+        """Return what predictions are made from, ``(n, columns)``: the options, and the features in units of spread."""
+        ones = self._options.ones(codes)
+        if not self.features:
+            return ones
+        candidates = Candidates.of(self.context.space, codes)
+        columns = [
+            (self.context.profile(profiler, candidates) - mean) / spread
+            for profiler, (mean, spread) in zip(self.features, self._scales, strict=True)
+        ]
+        return np.hstack([ones, np.stack(columns, axis=1)])
 
     @property
     def _random(self) -> Independent:
@@ -148,11 +195,11 @@ class PredictorGuided(Strategy):
         return np.concatenate([children, self._random.take(random)])
 
     def _tell(self, outcomes: Outcomes) -> None:
-        self._pool.note(outcomes.codes)
+        self._note(outcomes.codes)
         scored = [place for place, score in enumerate(outcomes.scores[:, 0].tolist()) if score == score]
         if not scored:
             return
-        features = self._options.ones(outcomes.codes[scored])
+        features = self._encoded(outcomes.codes[scored])
         for row, place in enumerate(scored):
             self._told.append(outcomes.codes[place : place + 1])
             self._process.add(features[row], float(outcomes.scores[place, 0]))

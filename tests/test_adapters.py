@@ -16,7 +16,7 @@ import pytest
 from nasmw import Chain, Filter, Penalize, Search, Trial
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.choice import Choice
-from nasmw.errors import MissingExtraError
+from nasmw.errors import AdapterError, MissingExtraError
 from nasmw.space import Space
 from nasmw.strategies import Random
 from nasmw.strategies.adapters import NevergradStrategy, OptunaStrategy, PymooStrategy
@@ -275,11 +275,55 @@ def test_wants_no_object_that_has_a_state() -> None:
         (NevergradStrategy("Darwin"), 1, "registry has no optimizer 'Darwin'"),
         (PymooStrategy("NSGA9"), 1, "pymoo has no algorithm 'NSGA9'.*give the class itself"),
         (PymooStrategy("GA"), 2, "GA takes one objective.*Reward"),
+        (PymooStrategy("NSGA3"), 2, "NSGA3 cannot be made with the options \\[\\]: .*'ref_dirs'"),
+        (PymooStrategy("NSGA3", ref_dirs=np.eye(3)), 2, "NSGA3 cannot be used here, with 2 objective.*3 != 2"),
+        (PymooStrategy("SMSEMOA", pop_size=10), 1, "SMSEMOA cannot be used here, with 1 objective.*2 columns"),
+        (PymooStrategy("DNSGA2"), 2, "DNSGA2 cannot be used here.*evaluates candidates on its own"),
     ],
 )
 def test_what_cannot_be_mapped(strategy: Strategy, objectives: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         strategy.setup(context_for(toy_space(), objectives=objectives))
+
+
+def failing_later(seed: int) -> Any:
+    import optuna
+
+    class Failing(optuna.samplers.RandomSampler):
+        def before_trial(self, study: Any, trial: Any) -> None:
+            if trial.number == 5:
+                raise KeyError("lost")
+
+    return Failing(seed)
+
+
+def test_names_the_library_that_fails_in_a_run() -> None:
+    with pytest.raises(AdapterError, match="sampler=failing_later.*: optuna raised KeyError: 'lost'"):
+        drive(OptunaStrategy(failing_later), toy_space(), 60)
+
+
+def test_a_run_leaves_nothing_to_the_next() -> None:
+    """Pymoo's default operators are shared between algorithms, and that of SPEA2 keeps the number of objectives."""
+    first = drive(PymooStrategy("SPEA2", pop_size=8), toy_space(), 60, objectives=2).codes
+    drive(PymooStrategy("SPEA2", pop_size=8), toy_space(), 60, objectives=1)
+    assert np.array_equal(first, drive(PymooStrategy("SPEA2", pop_size=8), toy_space(), 60, objectives=2).codes)
+
+
+@pytest.mark.parametrize("ordinal", [False, True])
+@pytest.mark.parametrize("space", ["one choice", "strange names"])
+def test_nevergrad_takes_any_space(space: str, ordinal: bool) -> None:
+    """Names that are no Python names, choices of one option, and a single dimension, on which its CMA fails."""
+    choices = {
+        "one choice": [Choice("only", tuple(range(5)))],
+        "strange names": [Choice("self", (1, 2)), Choice("a b/c", (None, "x", 0.5)), Choice("value", (1,))],
+    }[space]
+    strategy = NevergradStrategy("CMA", ordinal=ordinal)
+    found = set(drive(strategy, Space(choices), 60, n=3, outcomes=alike).row_keys())
+    assert len(found) > 1
+    strategy.setup(context_for(Space(choices)))
+    foreign = Space(choices).sample(20, np.random.default_rng(0))
+    strategy.adopt(scored(foreign.with_ids(np.arange(20))))
+    assert len(strategy.ask(1))
 
 
 def made_by_hand(seed: int) -> Any:

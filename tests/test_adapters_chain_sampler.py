@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from nasmw.candidates import Status
 from nasmw.choice import Choice
 from nasmw.errors import DeadlockError, MissingExtraError, OrderError, SpaceError
 from nasmw.space import Space
-from nasmw.strategies import TPE, Evolution, Grid, Random
+from nasmw.strategies import ASHA, NSGA2, TPE, Evolution, Grid, LocalSearch, Random
 from nasmw.strategies.adapters import ChainSampler, PymooStrategy, suggest
 from nasmw.strategy import Strategy
 from nasmw.testing import RecordingStrategy, TableProfiler, toy_space
@@ -229,6 +232,51 @@ def test_arguments() -> None:
     tuples = Space([Choice("a", ((1, 2), (3, 4)))])
     with pytest.raises(SpaceError, match=r"choice 'a' has the option \(1, 2\)"):
         study_of(Random(), tuples).optimize(lambda trial: len(suggest(trial, tuples)), n_trials=1)
+
+
+def test_is_neither_pickled_nor_copied() -> None:
+    study = study_of(Random())
+    for call in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled or copied; keep the study in a storage"):
+            call(study)
+
+
+def test_a_stored_study_goes_on_with_a_new_sampler(tmp_path: Path) -> None:
+    """Trials of before are known, enqueued ones are evaluated as they are, in full or in part."""
+    arguments: dict[str, Any] = {
+        "storage": f"sqlite:///{tmp_path}/study.db",
+        "study_name": "stored",
+        "load_if_exists": True,
+    }
+    enqueued = list(SPACE.sample(3, np.random.default_rng(0)))
+    for number in range(3):
+        study = study_of(Chain(Evolution(population=5), Deduplicate(), Filter(COST <= 150)), seed=number, **arguments)
+        study.enqueue_trial(enqueued[number])
+        study.enqueue_trial({"width": 4})
+        study.optimize(cost, n_trials=8)
+        assert study.trials[8 * number].params == enqueued[number]
+        assert study.trials[8 * number + 1].params["width"] == 4
+    tried = architectures(study)
+    assert all(tried[place] not in tried[:place] for place in range(24) if place % 8 > 1)
+
+
+@pytest.mark.parametrize("make", [Random, LocalSearch, lambda: NSGA2(population=6), lambda: ASHA((1, 3))])
+def test_trials_may_end_in_any_way(make: Callable[[], Strategy]) -> None:
+    """Pruned with and without a value, failed, NaN, completed."""
+
+    def objective(trial: Any) -> float:
+        value = cost(trial)
+        if trial.number % 5 == 1:
+            trial.report(value, 0)
+        if trial.number % 5 in (1, 2):
+            raise optuna.TrialPruned
+        if trial.number % 5 == 3:
+            raise ValueError("one in five")
+        return float("nan") if trial.number % 5 == 4 else value
+
+    study = study_of(Chain(make(), Deduplicate(), Filter(COST <= 150)))
+    study.optimize(objective, n_trials=40, catch=(ValueError,))
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED", "FAIL"}
 
 
 def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import tempfile
 from pathlib import Path
@@ -24,17 +25,32 @@ from nasmw import (
     Search,
     Tap,
     TimeLimit,
+    Verify,
     recorded,
 )
 from nasmw.errors import SearchInterrupted
 from nasmw.executors.base import Executor
-from nasmw.strategies import Evolution, Grid, Random
+from nasmw.strategies import (
+    ASHA,
+    NSGA2,
+    TPE,
+    Evolution,
+    Grid,
+    Hyperband,
+    LocalSearch,
+    PolicyGradient,
+    PredictorGuided,
+    Random,
+    SuccessiveHalving,
+)
+from nasmw.strategies.adapters import NevergradStrategy, OptunaStrategy, PymooStrategy
 from nasmw.testing import TableProfiler, toy_space
 from nasmw.trial import run_task
 
 SPACE = toy_space()
 COST = TableProfiler(SPACE)
 OTHER = TableProfiler(SPACE, name="other", seed=1)
+GUESS = TableProfiler(SPACE, name="guess", std=10.0)
 EARLIER = Search(SPACE, Random(), lambda trial: 0.25, seed=9, progress=False).run(trials=20)
 
 
@@ -46,7 +62,26 @@ def weighted(metrics):
     return metrics["accuracy"] - 0.001 * metrics["cost"]
 
 
-STRATEGIES = (Random, Grid, lambda: Evolution(population=6))
+STRATEGIES = (
+    Random,
+    Grid,
+    lambda: Evolution(population=6),
+    lambda: LocalSearch(initial=2),
+    lambda: TPE(startup=5),
+    lambda: PredictorGuided(startup=5, candidates=20),
+    lambda: NSGA2(population=6),
+    lambda: PolicyGradient(batch=4, hidden=8),
+    lambda: SuccessiveHalving((1, 3)),
+    lambda: Hyperband((1, 3)),
+    lambda: ASHA((1, 3)),
+)
+ADAPTED = (
+    lambda: OptunaStrategy("TPESampler", n_startup_trials=4),
+    lambda: NevergradStrategy("TwoPointsDE"),
+    lambda: PymooStrategy("GA", pop_size=6),
+)
+if all(importlib.util.find_spec(library) for library in ("optuna", "nevergrad", "pymoo")):
+    STRATEGIES += ADAPTED
 STAGES = (
     lambda: Cache(EARLIER),
     Deduplicate,
@@ -63,6 +98,7 @@ STAGES = (
     lambda: Reward(weighted, COST),
     lambda: Tap(asked=len),
     lambda: TimeLimit(1e6),
+    lambda: Verify(GUESS <= 100, OTHER),
 )
 
 
@@ -126,7 +162,7 @@ def course(result):
             trial.number,
             trial.codes,
             trial.candidate,
-            dict(trial.columns),
+            repr(dict(trial.columns)),  # NaN is equal to NaN
             trial.status,
             dict(trial.metrics),
             trial.reason,

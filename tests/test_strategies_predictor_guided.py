@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasmw import Choice, CostTable, Space, TabledProfiler
-from nasmw.candidates import Outcomes, Status
+from nasmw import Choice, CostTable, Profiler, Space, TabledProfiler
+from nasmw.candidates import Candidates, Floats, Outcomes, Status
 from nasmw.strategies import PredictorGuided, Random
 from nasmw.strategies.gaussian import GaussianProcess, normal_scores
 from nasmw.strategy import Strategy
@@ -24,6 +24,18 @@ class TestPredictorGuided(StrategyContract):
 class TestPredictorGuidedByThompsonSampling(StrategyContract):
     def make(self) -> Strategy:
         return PredictorGuided(startup=2, candidates=12, parents=3, acquisition="thompson", observations=8)
+
+
+class Sum(Profiler):
+    """The sum of the codes, of any space."""
+
+    def _profile_batch(self, candidates: Candidates) -> Floats:
+        return candidates.codes.sum(axis=1).astype(float)
+
+
+class TestPredictorGuidedWithFeatures(StrategyContract):
+    def make(self) -> Strategy:
+        return PredictorGuided(startup=4, candidates=20, features=[Sum("sum")])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +56,31 @@ def test_arguments(arguments: dict[str, Any], error: type[Exception], message: s
 def test_wants_one_objective() -> None:
     with pytest.raises(ValueError, match="PredictorGuided maximises one objective"):
         PredictorGuided().setup(context_for(toy_space(), objectives=2))
+
+
+def test_features_are_fixed_profilers() -> None:
+    measured = TableProfiler(toy_space(), "latency")
+    measured.kind = "measured"
+    with pytest.raises(ValueError, match="'latency'.* is measured, not fixed.*Rank"):
+        PredictorGuided(features=[measured])
+    with pytest.raises(TypeError, match="expected a Profiler, got 'params'"):
+        PredictorGuided(features=["params"])  # type: ignore[list-item]
+    profiler = TableProfiler(toy_space(), "cost")
+    assert PredictorGuided(features=profiler).profilers == (profiler,)
+
+
+def test_a_feature_that_says_it_all_helps() -> None:
+    """Where scores follow from a cost that no choice decides on alone, knowing the cost leads to the best."""
+    space = Space([Choice(f"c{number}", tuple(range(4))) for number in range(6)])
+    costs = np.random.default_rng(5).permutation(4**6).reshape((4,) * 6).astype(float)
+    cost = TabledProfiler(CostTable(space, [(space.names, costs)]), "cost")
+
+    def told(batch: Candidates) -> Outcomes:
+        return Outcomes(batch, [Status.COMPLETED] * len(batch), cost.profile_batch(batch)[:, None])
+
+    with_cost = drive(PredictorGuided(features=cost), space, 60, outcomes=told)
+    without = drive(PredictorGuided(), space, 60, outcomes=told)
+    assert cost.profile_batch(with_cost)[40:].mean() > cost.profile_batch(without)[40:].mean() + 500
 
 
 def test_normal_scores_look_at_ranks_alone() -> None:

@@ -89,6 +89,13 @@ def test_killed_and_resumed(strategy: str) -> None:
     assert "1/1 equal" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["optuna", "nevergrad", "pymoo"])
+def test_strategies_of_other_libraries_are_killed_and_resumed(library: str) -> None:
+    pytest.importorskip(library, reason=f"the extra `{library}` is not installed")
+    test_killed_and_resumed(f"{library.capitalize()}Strategy")
+
+
 def test_several_objectives_go_through_a_search() -> None:
     space = toy_space()
     cost = TableProfiler(space)

@@ -90,6 +90,17 @@ class ChainSampler:
     def __str__(self) -> str:
         return f"ChainSampler({self.chain!r})"
 
+    def __reduce__(self) -> str:
+        """Refuse: the state of a chain lives in one process.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{self} cannot be pickled or copied; keep the study in a storage, and go on with "
+            "create_study(storage=..., study_name=..., load_if_exists=True, sampler=ChainSampler(...))"
+        )
+
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
         """Return nothing: choices are looked up one by one, as the objective comes to them."""
         return {}

@@ -16,7 +16,7 @@ import numpy as np
 from nasmw.candidates import Codes, Floats, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
-from nasmw.errors import MissingExtraError
+from nasmw.errors import AdapterError, MissingExtraError, NasmwError
 from nasmw.space import Space
 from nasmw.strategy import Strategy
 
@@ -104,6 +104,21 @@ class Adapter(Strategy):
     def _offer(self, term: Constraint) -> bool:
         self._limits.append(term)
         return False
+
+    @contextlib.contextmanager
+    def _library(self) -> Iterator[None]:
+        """Enter the surroundings of the library during a run.
+
+        Raises:
+            AdapterError: If the library raises.
+        """
+        with self._surroundings.entered():
+            try:
+                yield
+            except NasmwError:
+                raise
+            except Exception as error:
+                raise AdapterError(f"{self!r}: {self.package} raised {type(error).__name__}: {error}") from error
 
     def _violations(self, outcomes: Outcomes) -> Floats:
         """Return how far each candidate is beyond each limit, ``(n, limits)``, as a share of it; 0 where unknown."""

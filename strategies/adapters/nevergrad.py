@@ -9,6 +9,7 @@ import numpy as np
 
 from nasmw.candidates import Candidates, Outcomes
 from nasmw.context import Context
+from nasmw.errors import AdapterError
 from nasmw.strategies.adapters.library import Adapter, checked, imported, required
 from nasmw.strategies.arguments import flag, whole
 from nasmw.strategy import batch_of_none
@@ -37,6 +38,7 @@ class NevergradStrategy(Adapter):
         MissingExtraError: If Nevergrad is not installed.
         TypeError: If an argument is of the wrong kind.
         ValueError: At `setup`, if the registry has no such optimizer.
+        AdapterError: During a run, if Nevergrad fails.
 
     Reference: Rapin, Teytaud, Nevergrad: A gradient-free optimization platform, 2018.
     """
@@ -69,9 +71,15 @@ class NevergradStrategy(Adapter):
                 raise ValueError(f"NevergradStrategy: Nevergrad's registry has no optimizer {kind!r}")
             kind = registry[kind]
         choice = nevergrad.p.TransitionChoice if self.ordinal else nevergrad.p.Choice
+        # One parameter for all choices with as many options: each option of each parameter costs time at every ask.
+        self._alike: dict[int, list[int]] = {}
+        for column, each in enumerate(context.space.choices):
+            self._alike.setdefault(len(each.options), []).append(column)
+        # In a single dimension its CMA needs a further package: one that decides nothing goes with it.
+        least = 2 if len(context.space) == 1 else 1
         with self._surroundings.entered():
-            parameters = nevergrad.p.Dict(
-                **{option.name: choice(range(len(option.options))) for option in context.space.choices}
+            parameters = nevergrad.p.Tuple(
+                *(choice(range(size), repetitions=max(len(columns), least)) for size, columns in self._alike.items())
             )
             parameters.random_state = np.random.RandomState(int(context.rng.integers(2**31)))
             single = getattr(kind, "no_parallelization", False)
@@ -86,13 +94,25 @@ class NevergradStrategy(Adapter):
         n = min(n, self._most - len(self._open))
         if n < 1:
             return batch_of_none(space)
-        with self._surroundings.entered():
+        with self._library():
             points = [self._optimizer.ask() for _ in range(n)]
         ids = np.arange(self._asked, self._asked + n, dtype=np.int64)
         self._asked += n
         self._open.update(zip(ids.tolist(), points, strict=True))
-        rows = [[int(point.value[name]) for name in space.names] for point in points]
-        return Candidates(space, self._canonical(rows), ids)
+        return Candidates(space, self._canonical([self._row(point.value) for point in points]), ids)
+
+    def _row(self, value: tuple[tuple[int, ...], ...]) -> list[int]:
+        row = [0] * len(self.context.space)
+        for columns, codes in zip(self._alike.values(), value, strict=True):
+            for column, code in zip(columns, codes, strict=False):  # one may decide nothing
+                row[column] = int(code)
+        return row
+
+    def _value(self, row: list[int]) -> tuple[tuple[int, ...], ...]:
+        alike = self._alike.values()
+        if len(row) == 1:
+            return ((row[0], 0),)
+        return tuple(tuple(row[column] for column in columns) for columns in alike)
 
     def _tell(self, outcomes: Outcomes) -> None:
         self._learn([self._open.pop(number) for number in outcomes.ids.tolist()], outcomes)
@@ -100,7 +120,7 @@ class NevergradStrategy(Adapter):
     def _learn(self, points: list[Any], outcomes: Outcomes) -> None:
         """Tell the optimizer; what has no scores waits until the worst are known, if the optimizer can."""
         violations = self._violations(outcomes)
-        with self._surroundings.entered():
+        with self._library():
             for place, point in enumerate(points):
                 scores = outcomes.scores[place]
                 if self._scored(scores):
@@ -122,13 +142,14 @@ class NevergradStrategy(Adapter):
 
     def _adopt(self, outcomes: Outcomes) -> None:
         errors = imported("nevergrad.common.errors")
-        names = self.context.space.names
         scored = [place for place, scores in enumerate(outcomes.scores) if np.isfinite(scores).all()]
         for place in scored:
-            with self._surroundings.entered():
-                value = dict(zip(names, outcomes.codes[place].tolist(), strict=True))
+            with self._library():
+                value = self._value(outcomes.codes[place].tolist())
                 point = self._optimizer.parametrization.spawn_child(new_value=value)
             try:
                 self._learn([point], outcomes[[place]])
-            except errors.TellNotAskedNotSupportedError:
+            except AdapterError as error:
+                if not isinstance(error.__cause__, errors.TellNotAskedNotSupportedError):
+                    raise
                 return

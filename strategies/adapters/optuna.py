@@ -41,6 +41,7 @@ class OptunaStrategy(Adapter):
         TypeError: If the sampler is an object, or ``seed`` is among the options.
         ValueError: At `setup`, if the sampler knows no categories, ends studies on its own, or cannot deal with several
             objectives and there are several.
+        AdapterError: During a run, if Optuna fails.
 
     Reference: Akiba, Sano, Yanase, Ohta, Koyama, Optuna: A Next-generation Hyperparameter Optimization Framework,
     KDD 2019, section 3.
@@ -115,7 +116,7 @@ class OptunaStrategy(Adapter):
 
     def _ask(self, n: int) -> Candidates:
         trials, rows = [], []
-        with self._surroundings.entered():
+        with self._library():
             for _ in range(n):
                 trials.append(self._study.ask())
                 rows.append(self._suggested(trials[-1]))
@@ -127,7 +128,7 @@ class OptunaStrategy(Adapter):
     def _tell(self, outcomes: Outcomes) -> None:
         optuna = imported("optuna")
         violations = self._violations(outcomes)
-        with self._surroundings.entered():
+        with self._library():
             for place, number in enumerate(outcomes.ids.tolist()):
                 trial = self._trials.pop(number)
                 values = self._values(outcomes, place, bool(violations[place].any()))
@@ -158,7 +159,7 @@ class OptunaStrategy(Adapter):
         space = self.context.space
         active = space.active(outcomes.codes)
         violations = self._violations(outcomes)
-        with self._surroundings.entered():
+        with self._library():
             for place, row in enumerate(outcomes.codes):
                 if not self._scored(outcomes.scores[place]):
                     continue

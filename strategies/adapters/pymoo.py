@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable
@@ -39,7 +40,9 @@ class PymooStrategy(Adapter):
     Raises:
         MissingExtraError: If pymoo is not installed.
         TypeError: If the algorithm is an object, or ``seed`` is among the options.
-        ValueError: At `setup`, if pymoo has no such algorithm, or it takes one objective and there are several.
+        ValueError: At `setup`, if pymoo has no such algorithm, it takes one objective and there are several, or fails
+            in two generations that are made to try it.
+        AdapterError: During a run, if it fails later.
 
     Reference: Blank, Deb, pymoo: Multi-Objective Optimization in Python, IEEE Access 8, 2020.
     """
@@ -56,12 +59,7 @@ class PymooStrategy(Adapter):
     def _setup(self, context: Context) -> None:
         super()._setup(context)
         self._seed = int(context.rng.integers(2**31))
-        self._asked = 0
-        self._algorithm: Any = None
-        self._constrained = False
-        self._generation: Any = None
-        self._waiting: list[int] = []  # places of the generation that were not asked for yet
-        self._open: dict[int, int] = {}  # by id: places
+        self._sizes = np.array([len(choice.options) for choice in context.space.choices])
         with self._surroundings.entered():
             algorithm = self._made()
         if len(context.objectives) > 1 and type(algorithm).__module__.startswith(SINGLE):
@@ -69,20 +67,62 @@ class PymooStrategy(Adapter):
                 f"PymooStrategy: {type(algorithm).__name__} takes one objective, and this search has "
                 f"{[str(each) for each in context.objectives]}; join them to one score with the middleware Reward"
             )
-        self._sizes = np.array([len(choice.options) for choice in context.space.choices])
+        self._begin()
+        self._rehearse()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._asked = 0
+        self._algorithm: Any = None
+        self._constrained = False
+        self._generation: Any = None
+        self._waiting: list[int] = []  # places of the generation that were not asked for yet
+        self._open: dict[int, int] = {}  # by id: places
+        self._told: Floats = np.zeros((0, len(self.context.objectives)))
+        self._beyond: Floats = np.zeros((0, 0))
+
+    def _rehearse(self) -> None:
+        """Go through two generations with scores of no meaning: what the algorithm cannot do shows before any trial.
+
+        Raises:
+            ValueError: If it raises.
+        """
+        objectives = len(self.context.objectives)
+        scores = np.random.default_rng(0)  # few values, so that there are equal ones
+        try:
+            with self._surroundings.entered():
+                for _ in range(2):
+                    if self._algorithm is not None and not self._algorithm.has_next():
+                        break
+                    self._advance()
+                    self._told = scores.integers(0, 2, self._told.shape).astype(float)
+                    self._learn()
+        except Exception as error:
+            raise ValueError(
+                f"PymooStrategy: {self._name} cannot be used here, with {objectives} objective(s): {error}"
+            ) from error
+
+    @property
+    def _name(self) -> str:
+        return self.algorithm if isinstance(self.algorithm, str) else self.algorithm.__name__
 
     def _made(self) -> Any:
         kind: Any = self.algorithm
         if isinstance(kind, str):
             kind = _named(kind)
-        algorithm = kind(**self.options)
+        try:
+            algorithm = copy.deepcopy(kind(**self.options))  # default operators are shared, and some have a state
+        except Exception as error:
+            raise ValueError(
+                f"PymooStrategy: {self._name} cannot be made with the options {sorted(self.options)}: {error}"
+            ) from error
         if inspect.isclass(algorithm) or not hasattr(algorithm, "infill"):
             raise TypeError(f"PymooStrategy: {self.algorithm!r} made {algorithm!r}, which is no algorithm")
         return algorithm
 
     def _start(self) -> None:
         """Set the algorithm up, at the first use, when all limits are known."""
-        problem = imported("pymoo.core.problem").Problem
+        problem = type("Asked", (imported("pymoo.core.problem").Problem,), {"_evaluate": _refuse})
         endless = imported("pymoo.core.termination").NoTermination
         objectives = len(self.context.objectives)
         for constraints in (len(self._limits) + 1, 0):
@@ -110,7 +150,7 @@ class PymooStrategy(Adapter):
     def _ask(self, n: int) -> Candidates:
         space = self.context.space
         if not self._waiting and not self._open and not self.exhausted:
-            with self._surroundings.entered():
+            with self._library():
                 self._advance()
         places, self._waiting = self._waiting[:n], self._waiting[n:]
         if not places:
@@ -136,8 +176,8 @@ class PymooStrategy(Adapter):
             if new:
                 self._new = gathered(*new)
                 self._waiting = list(range(len(new)))
-                self._told: Floats = np.full((len(new), len(self.context.objectives)), np.nan)
-                self._beyond: Floats = np.zeros((len(new), len(self._limits)))
+                self._told = np.full((len(new), len(self.context.objectives)), np.nan)
+                self._beyond = np.zeros((len(new), len(self._limits)))
                 return
             self._algorithm.tell(infills=given)
 
@@ -150,7 +190,7 @@ class PymooStrategy(Adapter):
             else:
                 self._beyond[place] = violations[row]
         if not self._open and not self._waiting:
-            with self._surroundings.entered():
+            with self._library():
                 self._learn()
 
     def _learn(self) -> None:
@@ -167,12 +207,25 @@ class PymooStrategy(Adapter):
         """Leave the algorithm as it is: a generation is what it made itself."""
 
 
+def _refuse(problem: Any, points: Any, out: Any, *arguments: Any, **settings: Any) -> None:
+    """Raise: pymoo's problem cannot evaluate.
+
+    Raises:
+        TypeError: Always.
+    """
+    raise TypeError("the algorithm evaluates candidates on its own, and cannot be asked for them")
+
+
 def _named(name: str) -> Any:
     """Return the class of an algorithm by its name."""
     written = re.compile(rf"^class {re.escape(name)}\b", re.MULTILINE)
     for folder in FOLDERS:
         for path in imported(folder).__path__:
             for file in sorted(Path(path).glob("*.py")):  # some modules need further packages: import the one alone
-                if written.search(file.read_text(encoding="utf-8")):
+                if not written.search(file.read_text(encoding="utf-8")):
+                    continue
+                try:
                     return getattr(imported(f"{folder}.{file.stem}"), name)
+                except Exception as error:
+                    raise ValueError(f"PymooStrategy: pymoo cannot import {name}: {error}") from error
     raise ValueError(f"PymooStrategy: pymoo has no algorithm {name!r} in {' or '.join(FOLDERS)}; give the class itself")
