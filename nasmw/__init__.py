@@ -9,6 +9,7 @@ from nasmw.constraint import Constraint
 from nasmw.context import Context, recorded
 from nasmw.cost import CostTable, MaxTable
 from nasmw.errors import NasmwError
+from nasmw.evaluator import Evaluator
 from nasmw.feasible import FeasibleSet
 from nasmw.middleware import (
     Cache,
@@ -47,6 +48,7 @@ __all__ = [
     "CostTable",
     "Deduplicate",
     "EarlyStop",
+    "Evaluator",
     "FeasibleSet",
     "Filter",
     "MaxTable",

@@ -7,6 +7,7 @@ drawing from the former and rejecting what exceeds the limits is exactly uniform
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,9 @@ import numpy.typing as npt
 from nasmw.candidates import Codes
 from nasmw.diagram import Diagram, Layer
 
-__all__ = ["PROVED", "Binned", "Front", "Limit", "Scale", "bins_for", "bytes_for", "cheapest"]
+__all__ = ["PROVED", "Binned", "Front", "Limit", "Scale", "ascending", "bins_for", "bytes_for", "cheapest"]
 
+NOTHING = np.iinfo(np.int64).max // 2  # stands for the cost of what cannot be
 BLOCK = 4096
 CELLS = 2**18  # gathered at a time while sampling
 PROVED = 2.0**100  # counts up to here are exact from float64 and their remainder modulo 2^64
@@ -407,34 +409,90 @@ def cheapest(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int], *, 
         What is added, in units, and ``(1, d)`` codes; None where there is no path.
     """
     scale = Scale(diagram, limits, bins)
-    nothing = np.iinfo(np.int64).max // 2
     k = len(limits)
-    behind = np.where(scale.ends(down=down), 0, nothing)[None]
-    kept = [behind]
-    shape = scale.shape
-    for layer in reversed(diagram.layers):
-        least = np.full((layer.states, *shape), nothing)
-        costs = layer.cost[k].tolist()
-        for edge, source, child, taken in _listed(layer, scale.taken(layer, down=down), scale):
-            to = _after(source, taken)
-            least[to] = np.minimum(least[to], behind[_before(child, taken, shape)] + costs[edge])
-        kept.append(least)
-        behind = least
+    ahead = _least_ahead(diagram, scale, down=down)
     slack = scale.start(down=down)
-    total = int(kept.pop()[(0, *slack)])
-    if total >= nothing:
+    total = int(ahead[0][(0, *slack)])
+    if total >= NOTHING:
         return None
     codes = np.zeros((1, len(diagram.variables)), dtype=diagram.dtype)
     state = 0
-    for layer in diagram.layers:
-        behind = kept.pop()
+    for layer, behind in zip(diagram.layers, ahead[1:], strict=True):
         edges = np.arange(*layer.starts[state : state + 2])
-        spent = scale.taken(layer, down=down)[:, edges]
+        spent = scale.taken(layer, down=down, edges=edges)
         left = np.maximum(np.array(slack, dtype=np.intp).reshape(-1, 1) - spent, 0)
         best = int((behind[(layer.child[edges], *left)] + layer.cost[k, edges]).argmin())
         codes[0, list(layer.variables)] = layer.codes[layer.combination[edges[best]]]
         slack, state = tuple(int(n) for n in left[:, best]), int(layer.child[edges[best]])
     return total, codes
+
+
+def _least_ahead(diagram: Diagram, scale: Scale, *, down: bool) -> list[npt.NDArray[np.int64]]:
+    """Return for each layer, and the end, the least that is added to the last cost from its states on, by slack."""
+    behind: npt.NDArray[np.int64] = np.where(scale.ends(down=down), 0, NOTHING)[None]
+    ahead = [behind]
+    shape = scale.shape
+    k = len(shape)
+    for layer in reversed(diagram.layers):
+        least = np.full((layer.states, *shape), NOTHING)
+        costs = layer.cost[k].tolist()
+        for edge, source, child, taken in _listed(layer, scale.taken(layer, down=down), scale):
+            to = _after(source, taken)
+            least[to] = np.minimum(least[to], behind[_before(child, taken, shape)] + costs[edge])
+        ahead.insert(0, least)
+        behind = least
+    return ahead
+
+
+def ascending(diagram: Diagram, limits: Sequence[Limit], bins: Sequence[int]) -> Iterator[tuple[int, Codes]]:
+    """Yield the paths within limits, or beyond by no more than rounding, that with the least last cost first.
+
+    The search goes from the root on; what a path must still add at the least, with the slack that is left, is known, so
+    the next path to come is always among those that were begun (Hart, Nilsson, Raphael, "A formal basis for the
+    heuristic determination of minimum cost paths", IEEE Transactions on Systems Science and Cybernetics 4, 1968).
+
+    Args:
+        diagram: The graph, with one cost more than there are limits.
+        limits: The limits.
+        bins: How many bins each has.
+
+    Yields:
+        What a path adds to the last cost, in units, and ``(1, d)`` codes.
+    """
+    scale = Scale(diagram, limits, bins)
+    k = len(limits)
+    ahead = _least_ahead(diagram, scale, down=True)
+    highest = np.array([limit.high + limit.error for limit in limits], dtype=np.int64).reshape(-1, 1)
+    starts = [layer.starts for layer in diagram.layers]
+    first = np.array(scale.start(down=True), dtype=np.intp)
+    # A path that was begun: what it will cost at the least, minus its length, a number that breaks ties; how it came
+    # to be; its state, the slack that is left, what it has spent of the limits, and what it costs so far.
+    serial = itertools.count()
+    begun: list[Any] = [(int(ahead[0][(0, *first)]), 0, next(serial), None, 0, first, np.zeros(k, dtype=np.int64), 0)]
+    if begun[0][0] >= NOTHING:
+        return
+    while begun:
+        bound, depth, _, past, state, slack, spent, cost = heapq.heappop(begun)
+        number = -depth
+        if number == len(diagram.layers):
+            codes = np.zeros((1, len(diagram.variables)), dtype=diagram.dtype)
+            while past is not None:
+                number, combination, past = past
+                layer = diagram.layers[number]
+                codes[0, list(layer.variables)] = layer.codes[combination]
+            yield bound, codes
+            continue
+        layer = diagram.layers[number]
+        edges = np.arange(starts[number][state], starts[number][state + 1])
+        left = np.maximum(slack[:, None] - scale.taken(layer, down=True, edges=edges), 0)
+        total = spent[:, None] + layer.cost[:k, edges]
+        costs = cost + layer.cost[k, edges]
+        child = layer.child[edges]
+        bounds = costs + ahead[number + 1][(child, *left)]
+        for at in np.flatnonzero((bounds < NOTHING) & (total <= highest).all(axis=0)).tolist():
+            came = (number, int(layer.combination[edges[at]]), past)
+            begun_now = (int(bounds[at]), depth - 1, next(serial), came, int(child[at]))
+            heapq.heappush(begun, (*begun_now, left[:, at], total[:, at], int(costs[at])))
 
 
 def _listed(layer: Layer, taken: npt.NDArray[np.int64], scale: Scale) -> Iterator[tuple[int, int, int, list[int]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Architecture, Candidates, Floats
+from nasmw.constraint import Constraint
 from nasmw.errors import NasmwError, ProfilerError
 from nasmw.objective import Objective
 from nasmw.profiler import Combination, Profiler
@@ -28,12 +29,27 @@ class Recorder(Protocol):
     def recorded(self, name: str, candidates: Candidates, compute: Compute) -> Floats:
         """Return the recorded values, after computing and writing those that are missing."""
 
+    def note(self, data: Mapping[str, Any]) -> None:
+        """Write what came of an epoch of training; it outlives the process once this returns."""
+
+    def notes(self) -> list[dict[str, Any]]:
+        """Return what was noted, in order."""
+
 
 class MemoryRecorder:
     """A recorder without a log: each value is computed once for as long as this object lives."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, bytes], float] = {}
+        self._notes: list[dict[str, Any]] = []
+
+    def note(self, data: Mapping[str, Any]) -> None:
+        """Keep what came of an epoch of training."""
+        self._notes.append(dict(data))
+
+    def notes(self) -> list[dict[str, Any]]:
+        """Return what was noted, in order."""
+        return list(self._notes)
 
     def recorded(self, name: str, candidates: Candidates, compute: Compute) -> Floats:
         """Return the recorded values, after computing those that are missing, one architecture at a time."""
@@ -109,6 +125,10 @@ class Context:
         stage: The name of the stage, unique in the chain.
         adopted: The number of trials that the run held before this chain; another number gives other random numbers,
             so that a warm restart does not ask again what the first start asked.
+        folder: Where the run keeps files, beside its log; None where it has no log. It need not exist yet.
+        progress: Whether training shows a progress bar; None shows it on a terminal.
+        limits: The limits that the chain honours, known once it is set up; what an `Evaluator` is prepared for.
+        begun: The number of trials that the log holds of this chain.
         rng: The stage's own generator, spawned from the seed by position.
     """
 
@@ -120,6 +140,10 @@ class Context:
     adopted: int = 0
     funnel: Funnel = attrs.field(factory=Funnel)
     recorder: Recorder = attrs.field(factory=MemoryRecorder)
+    folder: str | None = None
+    progress: bool | None = False
+    limits: tuple[Constraint, ...] = ()
+    begun: int = 0
     _sources: dict[str, object] = attrs.field(factory=dict)  # what gives the recorded values of each name
     rng: np.random.Generator = attrs.field(init=False)
 

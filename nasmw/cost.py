@@ -366,27 +366,32 @@ class CostTable(TableBase):
         used = {column: self._probabilities(column, probabilities) for scope in self.tables for column in scope}
         if not used:
             return torch.tensor(float(self.constant))
-        sums = torch.stack([p.detach().sum().double() for p in used.values()])
+        sums = torch.stack([p.detach().sum() for p in used.values()])
         if not bool(((sums - 1).abs() < 1e-3).all()):
             worst = int((sums - 1).abs().argmax())
             name = self.space.choices[list(used)[worst]].name
             raise ProfilerError(f"the probabilities of choice {name!r} sum to {float(sums[worst]):.6g}, not to 1")
         first = next(iter(used.values()))
         total = torch.as_tensor(float(self.constant), dtype=first.dtype, device=first.device)
-        for scope, part in self._tensors(first.dtype, first.device):
-            for column in reversed(scope):
-                part = part @ used[column]
-            total = total + part
+        for scopes, part in self._tensors(first.dtype, first.device):
+            for axis in reversed(range(part.ndim - 1)):
+                weights = torch.stack([used[scope[axis]] for scope in scopes])
+                part = (part.reshape(len(scopes), -1, weights.shape[1]) @ weights[:, :, None]).reshape(part.shape[:-1])
+            total = total + part.sum()
         return total
 
-    def _tensors(self, dtype: torch.dtype, device: torch.device) -> list[tuple[Scope, torch.Tensor]]:
-        """Return the tables as tensors, kept from one call to the next."""
+    def _tensors(self, dtype: torch.dtype, device: torch.device) -> list[tuple[list[Scope], torch.Tensor]]:
+        """Return tables of one shape as one tensor, ``(t, ...)``, with their scopes; kept from one call to the next."""
         import torch
 
-        cache: dict[Any, list[tuple[Scope, torch.Tensor]]] = self.__dict__.setdefault("_on_device", {})
+        cache: dict[Any, list[tuple[list[Scope], torch.Tensor]]] = self.__dict__.setdefault("_on_device", {})
         if (dtype, device) not in cache:
+            alike: dict[tuple[int, ...], list[Scope]] = {}
+            for scope, table in self.tables.items():
+                alike.setdefault(table.shape, []).append(scope)
             cache[dtype, device] = [
-                (scope, torch.tensor(table, dtype=dtype, device=device)) for scope, table in self.tables.items()
+                (scopes, torch.tensor(np.stack([self.tables[scope] for scope in scopes]), dtype=dtype, device=device))
+                for scopes in alike.values()
             ]
         return cache[dtype, device]
 

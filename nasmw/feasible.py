@@ -10,13 +10,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from nasmw.binned import PROVED, Binned, Limit, bins_for, bytes_for, cheapest
+from nasmw.binned import PROVED, Binned, Limit, ascending, bins_for, bytes_for, cheapest
 from nasmw.candidates import Candidates, Codes
 from nasmw.constraint import Constraint, Constraints
 from nasmw.cost import CostTable, MaxTable, TableBase
 from nasmw.diagram import Diagram, Quantity, TooBigError
 from nasmw.elimination import Variable
-from nasmw.errors import ConstraintError
+from nasmw.errors import ConstraintError, ProfilerError
 from nasmw.findings import Count, Diagnosis, Estimate, LimitReport, Optimum
 from nasmw.limits import Bounded, TableRange, as_constraints, bounded, ranges
 from nasmw.profiler import Profiler
@@ -31,6 +31,7 @@ STEPS_ONE = 3e7  # additions that building may take with one limit: a tenth of a
 STEPS = 1.8e8  # with several: two thirds of a second
 _SHARED: weakref.WeakValueDictionary[tuple[object, ...], FeasibleSet] = weakref.WeakValueDictionary()
 PROBES = 2048
+GUIDING = 1024  # bins of what only guides a search: what it finds is checked exactly
 RANKED = 2**53
 TRIES = 2**21
 NEVER = 4096
@@ -369,7 +370,13 @@ class FeasibleSet:
             return self._candidates(codes)
         if self._empty:
             raise ConstraintError(str(self.diagnose()))
+        if not self.rejected:
+            beyond = np.array(
+                [row for row in beyond.tolist() if not self._changed_once(codes, row, rng)], dtype=np.intp
+            )
         for tight in (False, True):
+            if not len(beyond):
+                return self._candidates(codes)
             rows = codes[beyond]
             found, changes = Repair(self._diagram, self._limits, tight=tight).nearest(
                 rows, self.space.active(rows), rng
@@ -377,11 +384,22 @@ class FeasibleSet:
             held = (changes >= 0) & self.holds(self._candidates(found))
             codes[beyond[held]] = found[held]
             beyond = beyond[~held]
-            if not len(beyond):
-                return self._candidates(codes)
+        if not len(beyond):
+            return self._candidates(codes)
         raise ConstraintError(
             f"no architecture near {len(beyond)} of the candidates meets all limits. {self.diagnose()}"
         )
+
+    def _changed_once(self, codes: Codes, row: int, rng: np.random.Generator | None) -> bool:
+        """Change one choice of a row in place where that brings it into the set, and return whether it does.
+
+        One change is often enough, and to try all of them takes less than `Repair` does to find the fewest.
+        """
+        near = self.space.neighbours(codes[row]).codes
+        held = np.flatnonzero(self.holds(self._candidates(near)))
+        if len(held):
+            codes[row] = near[held[0] if rng is None else held[int(rng.integers(len(held)))]]
+        return bool(len(held))
 
     def minimum(self, profiler: Profiler) -> Optimum:
         """Return the least value of a profiler with a `CostTable` among the architectures of the set.
@@ -407,18 +425,8 @@ class FeasibleSet:
             raise TypeError(f"the least and greatest value of {profiler!r} are not known: it has no CostTable")
         if self._empty:
             raise ConstraintError(str(self.diagnose()))
-        limited, hard = bounded(self._ranges)
-        objective = Quantity(list((table * sign).tables.items()))
-        quantities = [*(item.quantity for item in limited), objective, *hard]
-        try:
-            diagram = self._graph(quantities)
-        except TooBigError as error:
-            raise ConstraintError(
-                f"the extremes of {profiler.name!r} under these limits are out of reach: {error}"
-            ) from None
-        k = len(limited)
-        limits = self._limits_of(diagram, limited)
-        bins = self._bins_for(diagram)
+        diagram, limits, bins = self._with_cost(table * sign)
+        k = len(limits)
         bound, best = math.nan, None
         for down in (True, False):
             found = cheapest(diagram, limits, bins, down=down)
@@ -436,6 +444,55 @@ class FeasibleSet:
             raise ConstraintError(f"no architecture within all limits was found. {self.diagnose()}")
         value = float(table.evaluate(best)[0])
         return Optimum(value, next(iter(best)), value if exact else bound, exact)
+
+    def _with_cost(self, table: CostTable) -> tuple[Diagram, list[Limit], tuple[int, ...]]:
+        """Return a graph that has a further cost as its last one, with the limits and bins of the others.
+
+        Raises:
+            ConstraintError: If the graph is too big.
+        """
+        limited, hard = bounded(self._ranges)
+        cost = Quantity(list(table.tables.items()))
+        try:
+            diagram = self._graph([*(item.quantity for item in limited), cost, *hard])
+        except TooBigError as error:
+            raise ConstraintError(f"{table.name!r} under these limits is out of reach: {error}") from None
+        return diagram, self._limits_of(diagram, limited), self._bins_for(diagram)
+
+    def ascending(self, table: CostTable) -> Iterator[Candidates]:
+        """Yield the architectures of the set one by one, that with the least value of a table first.
+
+        Nothing is enumerated: the next one is found among the beginnings of those that are left. Values that differ by
+        less than 2^-40 of their range may come in either order.
+
+        Args:
+            table: What they are ordered by, such as logarithms of probabilities.
+
+        Raises:
+            TypeError: If `table` is no CostTable.
+            ProfilerError: If it is about another space.
+            ConstraintError: If table and limits together are out of reach.
+
+        Example:
+            >>> from nasmw import Choice, Space
+            >>> from nasmw.cost import CostTable
+            >>> space = Space([Choice("a", (1, 2, 3)), Choice("b", (1, 2, 3))])
+            >>> product = CostTable(space, [(("a", "b"), [[1, 2, 3], [2, 4, 6], [3, 6, 9]])])
+            >>> first, second = list(FeasibleSet(space).ascending(-product))[:2]
+            >>> next(iter(first)), next(iter(second))
+            ({'a': 3, 'b': 3}, {'a': 2, 'b': 3})
+        """
+        if not isinstance(table, CostTable):
+            raise TypeError(f"architectures are put in order by a CostTable, got {table!r}")
+        if table.space.fingerprint != self.space.fingerprint:
+            raise ProfilerError(f"{table!r} is about {table.space!r}; the feasible set is of {self.space!r}")
+        if self._empty:
+            return
+        diagram, limits, bins = self._with_cost(table)
+        for _, codes in ascending(diagram, limits, [min(number, GUIDING) for number in bins]):
+            candidate = self._candidates(codes)
+            if self.holds(candidate)[0]:
+                yield candidate
 
     # -- diagnosis ----------------------------------------------------------------------------------------------
 

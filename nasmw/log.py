@@ -52,7 +52,8 @@ class Event:
 
     Attributes:
         seq: Its place in the order.
-        kind: ``begin``, ``ask``, ``dry`` (an ask that gave nothing), ``tell``, ``end`` or ``interrupted``.
+        kind: ``begin``, ``ask``, ``dry`` (an ask that gave nothing), ``tell``, ``epoch`` (of training before the first
+            ask), ``end`` or ``interrupted``.
         number: The trial that it is about, or None.
         data: What else there is to say, by kind.
     """
@@ -297,8 +298,8 @@ class Log:
             self.commit()
 
     def forget(self, *, values: bool) -> None:
-        """Forget the events of a log that holds no trial yet; recorded values only where `values` is True."""
-        self._write("DELETE FROM events", ())
+        """Forget the events of a log that holds no trial yet; recorded values and epochs only if `values`."""
+        self._write("DELETE FROM events WHERE kind <> 'epoch' OR ?", (values,))
         self._write("DELETE FROM funnel", ())
         if values:
             self._write("DELETE FROM recorded", ())
@@ -322,7 +323,16 @@ class Log:
                 self._values[key] = value
         return np.array([self._values[key] for key in keys], dtype=np.float64)
 
+    def note(self, data: Mapping[str, Any]) -> None:
+        """Write what came of an epoch of training, and commit."""
+        self.event("epoch", None, dict(data))
+        self.commit()
+
     # -- reading ------------------------------------------------------------------------------------------------
+
+    def notes(self) -> list[dict[str, Any]]:
+        """Return what came of the epochs of training, in order."""
+        return [event.data for event in self.events() if event.kind == "epoch"]
 
     def meta(self, key: str) -> str | None:
         """Return one entry of the description of the log."""

@@ -27,6 +27,7 @@ from nasmw.errors import (
     SearchInterrupted,
     SpaceError,
 )
+from nasmw.evaluator import Evaluator
 from nasmw.executors import Executor
 from nasmw.interrupts import uninterrupted
 from nasmw.log import Event, Log, TrialRecord
@@ -61,7 +62,16 @@ class Run:
         self.log = log
         self.trials = trials
         self.seconds = seconds
-        self.context = Context(search.space, search.objectives, search.seed, funnel=Funnel(), recorder=log)
+        self.folder = None if log.path is None else f"{log.path}.weights"
+        self.context = Context(
+            search.space,
+            search.objectives,
+            search.seed,
+            funnel=Funnel(),
+            recorder=log,
+            folder=self.folder,
+            progress=search.progress,
+        )
         self.records: dict[int, TrialRecord] = {}
         self.open: dict[int, _Open] = {}  # in asking order
         self.queue: deque[int] = deque()  # asked, not yet submitted
@@ -72,7 +82,6 @@ class Run:
         self.best = math.nan
         self.failures = 0
         self.started = False  # whether the chain is where the log ends
-        self.folder = None if log.path is None else f"{log.path}.weights"
 
     # -- the whole ----------------------------------------------------------------------------------------------
 
@@ -110,6 +119,7 @@ class Run:
         """Have trials evaluated; return why the run ended, where it was the chain or the clock."""
         executor = self.search.executor
         if self.queue or self.asked < self.trials:
+            self.prepare()
             executor.start(self.search.space, audited(self.search.evaluate, self.search.wanted))
         cancel = True
         try:
@@ -119,6 +129,14 @@ class Run:
         finally:
             executor.close(cancel=cancel)
         return ended
+
+    def prepare(self) -> None:
+        """Have the evaluation prepare itself, where it must."""
+        evaluate = self.search.evaluate
+        if isinstance(evaluate, Evaluator):
+            limits = tuple(limit for stage in self.search.strategy.stages for limit in stage.honoured)
+            begun = self.asked - self.context.adopted
+            evaluate.prepare(attrs.evolve(self.context, limits=limits, begun=begun))
 
     def start(self) -> None:
         """Set up the chain, and bring it to where the log ends."""
@@ -182,6 +200,7 @@ class Run:
         asked = sum(event.kind == "ask" for event in events)
         self.context = attrs.evolve(self.context, adopted=asked)
         self.search.strategy.setup(self.context)
+        self.search.strategy.train(self.context)
         for event in events:
             if event.kind == "tell" and event.number is not None:
                 record = self.records[event.number] = self.known(self.records[event.number])

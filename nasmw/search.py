@@ -41,7 +41,7 @@ class Search:
         space: What is searched.
         strategy: A strategy, or a `Chain` of a strategy and middleware.
         evaluate: Takes a `Trial`, returns the metric of the objective as a float, or a dict of metrics. What it raises
-            fails that trial, with the traceback in the log, and the search goes on.
+            fails that trial, with the traceback in the log, and the search goes on. An `Evaluator` is prepared first.
         objectives: One or several of: a metric's name (maximised), a profiler (minimised), an `Objective`.
         seed: From which every random number of the run follows.
         executor: Where trials run: an `Executor`, or a number of worker processes; in this process by default.

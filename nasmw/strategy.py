@@ -16,6 +16,7 @@ from nasmw.candidates import NO_ID, Candidates, Codes, Floats, Outcomes, Status
 from nasmw.constraint import Constraint
 from nasmw.context import Context, Recorded
 from nasmw.errors import OrderError
+from nasmw.penalty import Penalty
 from nasmw.profiler import Profiler
 from nasmw.space import Space
 
@@ -26,9 +27,13 @@ class Strategy(ABC):
     """Is asked for candidates and told outcomes; maximises the scores that it is told.
 
     The public methods are final: they check and count. A subclass implements `_setup` (make all state of a run; also
-    called when the same object starts another run), `_ask` and `_tell`, and may override `_offer`, `exhausted`.
+    called when the same object starts another run), `_ask` and `_tell`, and may override `_offer`, `_offer_penalty`,
+    `exhausted`.
     Attributes without a leading underscore are the configuration: they show in `repr`, which names the stage in the
     log, and must not change once set.
+
+    A strategy that has to learn before it can be asked, such as one that trains a supernet, implements `_train`; a
+    Search calls it once, after `setup` and before the first `ask`.
 
     A strategy is a deterministic function of its configuration, its generator and what it was told: no clock, no
     global random state, no iteration over a set. It must accept outcomes with NaN scores, of any subset of what it
@@ -58,6 +63,9 @@ class Strategy(ABC):
     def _setup(self, context: Context) -> None:
         """Make all state of a run afresh."""
 
+    def _train(self, context: Context) -> None:
+        """Do what must be done before the first ask; limits and penalties have been offered by then."""
+
     @abstractmethod
     def _ask(self, n: int) -> Candidates:
         """Return up to `n` candidates, without ids (`Candidates.of`) or with the ids of the stage that issued them."""
@@ -68,6 +76,10 @@ class Strategy(ABC):
 
     def _offer(self, term: Constraint) -> bool:
         """Return whether every candidate asked from now on will satisfy the term."""
+        return False
+
+    def _offer_penalty(self, penalty: Penalty) -> bool:
+        """Return whether the penalty is part of what this stage learns, besides the scores that it is told."""
         return False
 
     # -- what others call ---------------------------------------------------------------------------------------
@@ -109,6 +121,11 @@ class Strategy(ABC):
         self.__first_given = 0
         return checksum
 
+    @property
+    def honoured(self) -> tuple[Constraint, ...]:
+        """The limits that the stages below promised this one to keep, as numbers."""
+        return ()
+
     def setup(self, context: Context) -> None:
         """Start a run: forget the last one's state."""
         self._context = context
@@ -117,6 +134,18 @@ class Strategy(ABC):
         self.__given = 0
         self.__first_given = 0
         self._setup(context)
+
+    def train(self, context: Context) -> None:
+        """Do what must be done once before the first ask, such as training a supernet; a Search calls it.
+
+        Args:
+            context: What `setup` was given.
+
+        Raises:
+            OrderError: Before `setup`.
+        """
+        self.context  # noqa: B018  raises before setup
+        self._train(context)
 
     def ask(self, n: int) -> Candidates:
         """Return up to `n` candidates with ids; fewer, or none, means "not before I am told more".
@@ -182,11 +211,15 @@ class Strategy(ABC):
     def _adopt(self, outcomes: Outcomes) -> None:
         self._tell(outcomes)
 
-    def offer(self, term: Constraint) -> bool:
-        """Offer a limit downward; True means honoured: every candidate from now on satisfies it. Terms accumulate."""
+    def offer(self, term: Constraint | Penalty) -> bool:
+        """Offer a limit or a penalty downward; True means honoured. Terms accumulate.
+
+        Every candidate asked from now on satisfies a limit that is honoured; a penalty that is honoured is part of what
+        the strategy learns by itself, besides the scores that it is told.
+        """
         if self._context is None:
             raise OrderError(f"{type(self).__name__} was offered {term!r} before setup(context)")
-        return self._offer(term)
+        return self._offer_penalty(term) if isinstance(term, Penalty) else self._offer(term)
 
 
 @attrs.frozen(eq=False)
@@ -367,6 +400,9 @@ class Middleware(Strategy):
 
     def _offer(self, term: Constraint) -> bool:
         return self.transparent and self.inner.offer(term)
+
+    def _offer_penalty(self, penalty: Penalty) -> bool:
+        return self.transparent and self.inner.offer(penalty)
 
 
 def batch_of_none(space: Space) -> Candidates:

@@ -98,7 +98,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             module.training = flag
         with torch.no_grad():
             for module, name, buffer, values in held:
-                buffer.copy_(values)
+                with torch.inference_mode(buffer.is_inference()):
+                    buffer.copy_(values)
                 if getattr(module, name) is not buffer:
                     setattr(module, name, buffer)
 

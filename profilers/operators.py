@@ -184,8 +184,8 @@ sum take take_along_dim tensor tile topk tril tril_indices triu triu_indices typ
 unsafe_chunk unsafe_split unsqueeze_ upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
 upsample_nearest2d upsample_nearest3d upsample_nearest_exact2d upsample_trilinear3d var var_mean vstack warn zero_
 zeros zeros_like __and__ __getitem__ __is__ __isnot__ __not__ __or__ _assert_async _cast_Float _cast_Half
-_pack_padded_sequence _pad_packed_sequence _prelu_kernel _safe_softmax _shape_as_tensor _softmax _unique2 _unsafe_view
-_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm
+_log_softmax _to_copy _pack_padded_sequence _pad_packed_sequence _prelu_kernel _safe_softmax _shape_as_tensor _softmax
+_unique2 _unsafe_view _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm
 """
 _FREE = frozenset(_FREE_NAMES.split())
 

@@ -171,6 +171,9 @@ class _Recorder(TorchDispatchMode):
         tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
         if not any(tensor.is_meta for tensor in tensors):
             return func(*args, **kwargs)
+        if _is_composite(func):  # under inference mode functions arrive here that are made of operators
+            with self:
+                return func.decompose(*args, **kwargs)
         outputs = _run(func, name, args, kwargs)
         results = [outputs] if isinstance(outputs, Tensor) else _tensors(outputs)
         if _is_view(func):
@@ -229,6 +232,16 @@ def _tensors(values: Any) -> list[Tensor]:
         elif isinstance(value, (list, tuple)):
             found.extend(item for item in value if isinstance(item, Tensor))
     return found
+
+
+_COMPOSITE: dict[Any, bool] = {}
+
+
+def _is_composite(func: Any) -> bool:
+    """Return whether an operator is a function of others, and nothing by itself."""
+    if func not in _COMPOSITE:
+        _COMPOSITE[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return _COMPOSITE[func]
 
 
 _VIEWS: dict[Any, bool] = {}
@@ -392,6 +405,7 @@ MACS: dict[str, Callable[[Any, Sequence[Tensor]], Shape]] = {
     **{name: _product_macs(0) for name in ("mm", "bmm", "mv", "dot", "vdot")},
     **{name: _product_macs(1) for name in ("addmm", "addmm_", "baddbmm", "baddbmm_", "addmv", "addmv_")},
     "addbmm": _addbmm_macs,
+    "_trilinear": lambda args, results: (*results[0].shape, *args[1].shape[1:]),  # what torch.nn.Bilinear runs
 }
 """Numbers whose product is the multiply-adds of a call."""
 

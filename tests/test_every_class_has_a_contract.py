@@ -16,12 +16,13 @@ import nasmw.profilers
 import nasmw.profilers.zero_cost
 import nasmw.strategies
 import nasmw.strategies.adapters
+import nasmw.strategies.oneshot
 import nasmw.testing
 from nasmw import Chain, Middleware, Profiler, Strategy
 from nasmw.testing import MiddlewareContract, ProfilerContract, StrategyContract
 
 PUBLIC: dict[type, list[ModuleType]] = {
-    StrategyContract: [nasmw.strategies, nasmw.strategies.adapters, nasmw.testing],
+    StrategyContract: [nasmw.strategies, nasmw.strategies.adapters, nasmw.strategies.oneshot, nasmw.testing],
     MiddlewareContract: [nasmw.middleware],
     ProfilerContract: [nasmw.profilers, nasmw.profilers.zero_cost, nasmw.profiler, nasmw.testing],
 }

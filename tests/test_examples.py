@@ -139,3 +139,12 @@ def test_demo_killed_goes_on_where_it_was(tmp_path: Path) -> None:
             trial.metrics,
             trial.started,
         )
+
+
+def test_nni_model_space_runs_with_its_imports_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = (EXAMPLES / "nni_model_space.py").read_text()
+    assert "Chain(\n        Random(),\n        Filter(lambda sample: profiler.profile(sample) < 12e6)\n    )" in code
+    runpy.run_path(str(EXAMPLES / "nni_model_space.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    macs = 26 * 26 * 9 * 32 + 24 * 24 * 9 * 32 * 64 + 9216 * 64 + 64 * 10
+    assert f"FLOPs of layer1=conv, feature=64: {macs:,.0f}" in printed

@@ -1,0 +1,221 @@
+"""A supernet that runs as a mixture: with one weight it is the path, and else the expectation that it says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from model_spaces import Attention, Attributes, Cells, Rich
+from test_nn_networks import INPUTS, stirred
+from torch import Tensor
+
+from nasmw import nn
+from nasmw.errors import SpaceError
+
+
+def one_hot(space: Any, architecture: dict[str, Any]) -> dict[str, Tensor]:
+    """Return weights that are 1 for what is chosen; inactive choices have their first option."""
+    return {
+        choice.name: torch.eye(len(choice.options))[
+            choice.options.index(architecture.get(choice.name, choice.options[0]))
+        ]
+        for choice in space.choices
+    }
+
+
+@pytest.mark.parametrize("make", [Rich, Attention, Cells], ids=lambda make: make.__name__)
+def test_mixture_of_one_is_the_path(make: Callable[[], Any]) -> None:
+    space = stirred(make)
+    if make is Rich:
+        space.norm = torch.nn.Identity()  # groups of channels have other members in each width
+    x = torch.randn(INPUTS[make])
+    for architecture in space.sample(8, np.random.default_rng(0)):
+        with torch.no_grad():
+            with space.activate(architecture):
+                path = space(x)
+            with space.mix(one_hot(space, architecture)):
+                assert space.activated is None
+                mixed = space(x)
+        torch.testing.assert_close(mixed, path, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [Rich, Attention, Cells], ids=lambda make: make.__name__)
+def test_gates_of_one_option_run_it_alone(make: Callable[[], Any]) -> None:
+    space = stirred(make)
+    x = torch.randn(INPUTS[make])
+    for architecture in space.sample(6, np.random.default_rng(1)):
+        gates = {
+            name: nn.Gates([space.choices[space.column(name)].options.index(option)], torch.ones(1))
+            for name, option in architecture.items()
+        }
+        with torch.no_grad(), space.activate(architecture):
+            path = space(x)
+            with space.mix(gates):
+                torch.testing.assert_close(space(x), path, rtol=1e-4, atol=1e-4)
+            assert space.activated == architecture
+            assert torch.equal(space(x), path)
+
+
+class Ops(nn.ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = nn.LayerChoice({"a": nn.Linear(3, 3), "b": nn.Tanh(), "c": nn.Identity()}, label="op")
+        self.depth = nn.Repeat(lambda at: nn.Linear(3, 3), (0, 2), label="depth")
+        self.read = nn.InputChoice(3, 2, label="read")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.op(x)
+        return self.read([x, y, self.depth(y)])
+
+
+def test_mixture_is_the_expectation() -> None:
+    space = Ops().double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    op, depth, read = (torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    y = op[0] * space.op["a"](x) + op[1] * x.tanh() + op[2] * x
+    once = space.depth.blocks[0](y)
+    z = depth[0] * y + depth[1] * once + depth[2] * space.depth.blocks[1](once)
+    expected = read[0] * (x + y) + read[1] * (x + z) + read[2] * (y + z)
+    with space.mix({"op": op, "depth": depth, "read": read}):
+        mixed = space(x)
+    torch.testing.assert_close(mixed, expected)
+    mixed.square().sum().backward()
+    assert all(weights.grad is not None and weights.grad.abs().min() > 0 for weights in (op, depth, read))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda w, k: nn.Conv2d(3, w, k, padding=k // 2), (2, 3, 7, 7)),
+        (lambda w, k: nn.Conv2d(3, w, k, padding="same", dilation=2), (2, 3, 9, 9)),
+        (lambda w, k: nn.Conv1d(3, w, k, padding=k // 2, bias=False), (2, 3, 7)),
+        (lambda w, k: nn.Conv3d(3, w, k, padding=k // 2), (1, 3, 5, 5, 5)),
+        (lambda w, k: nn.Conv2d(3, w, 3, padding=k // 2 - k // 2 + 1), (2, 3, 7, 7)),
+    ],
+)
+def test_linear_layers_mix_exactly(make: Callable[[Any, Any], Any], shape: tuple[int, ...]) -> None:
+    class Net(nn.ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = make(nn.choice("w", (2, 4)), nn.choice("k", (1, 3, 5)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    space = Net().double()
+    x = torch.randn(shape, dtype=torch.float64)
+    weights = {c.name: torch.rand(len(c.options), dtype=torch.float64).softmax(0) for c in space.choices}
+    expected: Any = 0
+    for architecture in space.at(range(space.size)):
+        with space.activate(architecture):
+            output = space(x)
+        filled = torch.zeros(output.shape[0], 4, *output.shape[2:], dtype=torch.float64)
+        filled[:, : output.shape[1]] = output
+        share = torch.stack([weights[c.name][c.options.index(architecture[c.name])] for c in space.choices]).prod()
+        expected = expected + share * filled
+    with space.mix(weights):
+        torch.testing.assert_close(space(x), expected)
+    assert all(space.mixable.values())
+
+
+def test_gradients_of_a_mixture_are_those_of_finite_differences() -> None:
+    space = stirred(Attention).double()
+    x = torch.randn(INPUTS[Attention], dtype=torch.float64)
+    names = space.names
+    logits = [torch.randn(len(c.options), dtype=torch.float64, requires_grad=True) for c in space.choices]
+
+    def run(*given: Tensor) -> Tensor:
+        with space.mix({name: logit.softmax(0) for name, logit in zip(names, given, strict=True)}):
+            return space(x)
+
+    assert torch.autograd.gradcheck(run, logits, fast_mode=True)
+
+
+def test_two_paths_run_two_options() -> None:
+    calls: list[str] = []
+
+    class Noting(torch.nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(self.name)
+            return x
+
+    class Net(nn.ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.op = nn.LayerChoice([Noting(name) for name in "abcd"], label="op")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.op(x)
+
+    space = Net()
+    with space.mix({"op": nn.Gates((3, 1), torch.tensor([0.5, 0.25]))}):
+        assert space(torch.ones(1)).item() == 0.75
+    assert calls == ["d", "b"]
+
+
+def test_choices_that_are_not_mixed_take_the_architecture() -> None:
+    space = stirred(Rich)
+    x = torch.randn(INPUTS[Rich])
+    rest = {"width": 4, "depth": 1, "kernel0": 3, "expansion0": 2}
+    with space.mix({"op0": torch.tensor([0.5, 0.0, 0.0, 0.5])}, {**rest, "act": 0}):
+        assert space(x).shape == (2, 5)
+    with (
+        space.mix({"op0": torch.tensor([0.5, 0.0, 0.0, 0.5])}, rest),
+        pytest.raises(SpaceError, match="option of choice 'act'"),
+    ):
+        space(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "names", "message"),
+    [
+        (lambda: nn.Conv2d(3, 4, nn.choice("k", (1, 3))), ["k"], "module 'layer', a Conv2d, cannot be mixed"),
+        (lambda: nn.Conv2d(3, 4, 3, stride=nn.choice("s", (1, 2))), ["s"], r"give the shapes \(1, 4, 6, 6\)"),
+        (lambda: nn.LayerChoice([nn.Conv2d(3, 2, 1), nn.Identity()], label="c"), ["c"], "the layer choice 'layer'"),
+        (lambda: nn.Repeat(lambda at: nn.MaxPool2d(2), (1, 2), label="d"), ["d"], "the repetition 'layer'"),
+        (lambda: nn.Cell([nn.Identity()], 2, merge_op="loose_end", label="c"), ["c/input_2_0"], "merge_op='all'"),
+        (lambda: torch.nn.MaxPool2d(nn.choice("m", (1, 2))), ["m"], "'layer', a MaxPool2d, looks at its attribute"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_mixed_says_so(layer: Callable[[], Any], names: list[str], message: str) -> None:
+    class Net(nn.ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    space = Net()
+    fixed = {choice.name: choice.options[0] for choice in space.choices}
+    weights = {name: torch.full((2,), 0.5) for name in names}
+    with space.mix(weights, fixed), pytest.raises(nn.MixtureError, match=message):
+        space(torch.zeros(1, 3, 8, 8))
+    assert space.activated is None
+
+
+def test_mixable_says_beforehand_what_cannot_be_mixed() -> None:
+    assert Attributes().mixable == {"groups": False, "scale": False, "rows": False, "window": True}
+    cells = Cells("loose_end").mixable
+    assert [name for name, mixable in cells.items() if not mixable] == ["last.input_1_0", "last.input_2_0"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"op": torch.ones(2)}, r"choice 'op' are a tensor of shape \(3,\), got \(2,\)"),
+        ({"op": [0.5, 0.5, 0.0]}, "are a tensor of shape"),
+        ({"op": nn.Gates((0, 0), torch.ones(2))}, "distinct options 0 to 2"),
+        ({"deep": torch.ones(2)}, "did you mean 'depth'"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        Ops().mix(weights)
