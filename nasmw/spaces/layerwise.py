@@ -30,8 +30,10 @@ FBNET_OPERATORS = {
     "k5_e6": (5, 6, 1),
 }
 """Kernel, expansion and groups of the 1x1 convolutions."""
-FBNET_STAGES = ((16, 1, 1), (24, 4, 2), (32, 4, 2), (64, 4, 2), (112, 4, 1), (184, 4, 2), (352, 1, 1))
-"""Channels, layers and the stride of the first layer."""
+FBNET_STAGES = ((16, 1), (24, 4), (32, 4), (64, 4), (112, 4), (184, 4), (352, 1))
+"""Channels and layers."""
+FBNET_STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)
+"""Of the first convolution, then of the first layer of each stage."""
 PROXYLESS_OPERATORS = {f"k{kernel}_e{expand}": (kernel, expand, 1) for expand in (3, 6) for kernel in (3, 5, 7)}
 PROXYLESS_WIDTHS = (24, 40, 80, 96, 192, 320)
 PROXYLESS_STAGES = ((4, 2), (4, 2), (4, 2), (4, 1), (4, 2), (1, 1))
@@ -39,7 +41,9 @@ PROXYLESS_STAGES = ((4, 2), (4, 2), (4, 2), (4, 1), (4, 2), (1, 1))
 SKIP = "skip"
 
 
-def fbnet(num_classes: int = 1000, input_size: int = 224, head: int = 1984) -> Space:
+def fbnet(
+    num_classes: int = 1000, input_size: int = 224, head: int = 1984, strides: Sequence[int] = FBNET_STRIDES
+) -> Space:
     """Return the space of FBNet: 22 layers, each one of nine operators.
 
     Operators are inverted residual blocks with ReLU, always with a 1x1 convolution first; ``g2`` means grouped 1x1
@@ -58,23 +62,29 @@ def fbnet(num_classes: int = 1000, input_size: int = 224, head: int = 1984) -> S
         num_classes: Outputs of the classifier.
         input_size: Height and width of the images.
         head: Channels of the last 1x1 convolution.
+        strides: Of the first convolution, then of the first layer of each of the seven stages. HW-NAS-Bench measures
+            images of 32 pixels with ``(1, 1, 1, 2, 2, 1, 2, 1)``, 100 classes and a head of 1504.
 
     Raises:
-        SpaceError: If an argument is not a positive whole number.
+        SpaceError: If an argument is not a positive whole number, or there are not eight strides.
 
     Example:
         >>> fbnet().size == 9**22
         True
     """
     positive("head", head)
+    if len(strides) != len(FBNET_STRIDES):
+        raise SpaceError(f"FBNet has {len(FBNET_STRIDES)} strides, got {len(strides)}: {list(strides)}")
+    for stride in strides:
+        positive("strides", stride)
     slots: list[_Slot] = []
     inputs = FBNET_STAGES[0][0]
-    for outputs, layers, stride in FBNET_STAGES:
+    for (outputs, layers), stride in zip(FBNET_STAGES, strides[1:], strict=True):
         for number in range(layers):
             options = (*FBNET_OPERATORS, SKIP)
             slots.append(_Slot(f"layer{len(slots)}.op", inputs, outputs, 1 if number else stride, options))
             inputs = outputs
-    return _FBNet(tuple(slots), head, num_classes, input_size).space()
+    return _FBNet(tuple(slots), head, num_classes, input_size, strides[0]).space()
 
 
 def proxylessnas(
@@ -218,10 +228,15 @@ class _Layerwise(Family):
         return [Placed(layer, size, image)] if layer else []
 
 
+@attrs.frozen
 class _FBNet(_Layerwise):
     name = "fbnet"
     activation = "relu"
-    start = (Conv(3, FBNET_STAGES[0][0], 3, 2, activation="relu"),)
+    first_stride: int
+
+    @property
+    def start(self) -> tuple[Conv, ...]:
+        return (Conv(3, FBNET_STAGES[0][0], 3, self.first_stride, activation="relu"),)
 
     def setting(self, operator: str) -> tuple[int, int, int]:
         return FBNET_OPERATORS[operator]

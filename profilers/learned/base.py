@@ -485,10 +485,11 @@ class LearnedProfiler(Profiler):
         arrays: Arrays,
         given: Mapping[str, Encoding] | None,
     ) -> LearnedProfiler:
-        if header.get("encoding", "transfer(").startswith("transfer("):
+        if header.get("encoding", "transfer(").startswith(("transfer(", "sources(")):
             raise ProfilerError(
                 f"{os.fspath(path)!r} was saved by another class; load it by "
-                "TransferProfiler.load(path, space, source) or HardwareModel.load(path, space)"
+                "TransferProfiler.load(path, space, source), MultiSourceProfiler.load(path, space, sources), "
+                "GraphSources.load(path, space) or HardwareModel.load(path, space)"
             )
         made = cls(
             space,
@@ -523,5 +524,6 @@ class LearnedProfiler(Profiler):
             middle, scale = arrays["scaling"].tolist()
             samples = Samples(arrays["codes"], arrays["values"], arrays["weights"])
             self._set(predictor, middle, scale, Calibration(arrays["scores"]), samples)
+        self._predictor = predictor
         self.version = header["version"]
         self.frozen = header["frozen"]

@@ -8,10 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from nasmw.errors import ProfilerError, did_you_mean
+from nasmw.profilers.learned.arch2vec import Arch2Vec
+from nasmw.profilers.learned.cate import Cate
 from nasmw.profilers.learned.costs import Costs, Counts
 from nasmw.profilers.learned.encodings import Encoding, Interaction, Joined, OneHot, Slots, numeric_options
+from nasmw.profilers.learned.graph_encoding import GraphEncoding
 from nasmw.profilers.learned.graphs import Adjacency
 from nasmw.profilers.learned.layers import LayerCounts, LayerWork, PlacedCounts
+from nasmw.profilers.learned.structure import Blocks, Structure
+from nasmw.profilers.learned.trained_encodings import GraphPCA
 from nasmw.space import Space
 
 __all__ = ["NAMED", "default_encoding", "make_encoding"]
@@ -20,12 +25,18 @@ TOKEN = re.compile(r'\s*(?:([A-Za-z_][\w.\-]*|"(?:[^"\\]|\\.)*")|(\d+(?:\.\d+)?(
 
 NAMED: dict[str, Callable[..., Encoding]] = {
     "adjacency": Adjacency,
+    "arch2vec": Arch2Vec,
+    "blocks": Blocks,
+    "cate": Cate,
     "costs": Costs,
     "counts": Counts,
+    "graph": GraphEncoding,
+    "graph_pca": GraphPCA,
     "layers": LayerCounts,
     "one_hot": OneHot,
     "placed": PlacedCounts,
     "slots": Slots,
+    "structure": Structure,
     "work": LayerWork,
 }
 """What makes the encoding of each name; further ones may be added."""

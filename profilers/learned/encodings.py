@@ -86,7 +86,13 @@ class Encoding(ABC):
     (or ``&``); each part is one `Group` of columns.
 
     Where each number depends on a few choices only, `terms` says so: a linear predictor is then an exact `CostTable`.
+
+    Attributes:
+        metric: Whether distances between rows mean something as they are, so that whoever scales the columns keeps
+            their sizes beside each other.
     """
+
+    metric: ClassVar[bool] = False
 
     @abstractmethod
     def __str__(self) -> str:
@@ -477,19 +483,22 @@ class Joined(Encoding):
         return tuple(name for part in self._parts for name in part.names(space))
 
     def groups(self, space: Space) -> tuple[Group, ...]:
-        """Return one group for each part."""
+        """Return the groups of the parts, one after another: one for each part, but for those that have several."""
         found: list[Group] = []
         for part in self._parts:
             start = found[-1].stop if found else 0
-            found.append(Group(str(part), start, start + part.width(space)))
+            found += [Group(group.name, start + group.start, start + group.stop) for group in part.groups(space)]
         return tuple(found)
 
     def terms(self, space: Space, weights: Floats) -> list[Term] | None:
         """Return the terms of all parts; None where one has none."""
         found: list[Term] = []
-        for part, group in zip(self._parts, self.groups(space), strict=True):
-            own = part.terms(space, weights[group.columns])
+        start = 0
+        for part in self._parts:
+            stop = start + part.width(space)
+            own = part.terms(space, weights[start:stop])
             if own is None:
                 return None
             found += own
+            start = stop
         return found

@@ -34,7 +34,9 @@ Self = TypeVar("Self", bound="Predictor")
 READY = {
     "boosting": ("nasmw.profilers.learned.boosting", "Boosting"),
     "gp": ("nasmw.profilers.learned.gaussian_process", "GaussianProcess"),
+    "graph_network": ("nasmw.profilers.learned.graph_network", "GraphNetwork"),
     "mlp": ("nasmw.profilers.learned.mlp", "MLP"),
+    "multi_source": ("nasmw.profilers.learned.multi_source", "MultiSource"),
     "ridge": ("nasmw.profilers.learned.ridge", "Ridge"),
     "transfer": ("nasmw.profilers.learned.transfer", "Transfer"),
 }
