@@ -33,10 +33,10 @@ VARIANCES: dict[str, tuple[float, ...]] = {
     "source": (1.0,),
     "directions": (0.3,),
     "encodings": (1.0,),
-    "wide": (0.15,),
+    "wide": (0.05, 0.2),
     "curved": (0.3,),
-    "noise": (0.05, 0.3),
-    "width": (1.0, 2.0),
+    "noise": (0.1, 0.4),
+    "width": (1.5,),
 }
 TRIED_SAMPLERS = ("random", "k-means")
 ENCODINGS = ("structure + work", "structure + work + one_hot + blocks")

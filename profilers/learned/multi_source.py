@@ -221,16 +221,16 @@ class MultiSource(Predictor):
 
     kind: ClassVar[str] = "multi_source"
     minimum: ClassVar[int] = 3
-    options: ClassVar[dict[str, tuple[Any, ...]]] = {"width": (0.75, 1.5)}
+    options: ClassVar[dict[str, tuple[Any, ...]]] = {"width": (1.0, 2.0)}
 
     warps: tuple[float, ...] = attrs.field(default=(-0.4, 0.0, 0.4), converter=_warps)
     source: float = attrs.field(default=0.3, validator=POSITIVE)
     directions: float = attrs.field(default=0.1, validator=POSITIVE)
     encodings: float = attrs.field(default=0.3, validator=POSITIVE)
-    wide: float = attrs.field(default=0.05, validator=POSITIVE)
+    wide: float = attrs.field(default=0.1, validator=POSITIVE)
     curved: float = attrs.field(default=0.1, validator=POSITIVE)
-    noise: float = attrs.field(default=0.15, validator=POSITIVE)
-    width: float = attrs.field(default=1.5, validator=POSITIVE)
+    noise: float = attrs.field(default=0.2, validator=POSITIVE)
+    width: float = attrs.field(default=2.0, validator=POSITIVE)
     draws: int = attrs.field(default=48, validator=whole(1))
     steps: int = attrs.field(default=6, validator=whole(0))
     seed: int = attrs.field(default=0, validator=whole(0))
