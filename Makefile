@@ -27,6 +27,9 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/python examples/mnist_cpu.py
 
+# Small networks gain nothing from more threads, and the workers would wait for each other's.
+test test-slow: export OMP_NUM_THREADS ?= 1
+
 test: $(VENV)/.test
 	$(PYTEST) -q -m 'not slow' -n $(WORKERS) --dist worksteal
 
