@@ -1,8 +1,8 @@
 """What strategies cost: microseconds for an ask and for a tell after 100, 1,000 and 10,000 trials, and memory.
 
 Each strategy runs in a process of its own on the space of 46 choices of `overhead.py`, asked for one candidate at a
-time; scores are a sum of weights, told at once. Times are the mean over the last tenth of the trials up to each number;
-memory is by how much the process grew from its start to the last trial.
+time; scores are a sum of weights, told at once. Times are those of the processor, the mean over the last tenth of the
+trials up to each number; memory is by how much the process grew from its start to the last trial.
 
     OMP_NUM_THREADS=1 python benchmarks/strategy_cost.py --trials 100 1000 10000
 """
@@ -69,14 +69,14 @@ def measure(name: str, numbers: list[int], seed: int) -> tuple[list[tuple[float,
     before = memory()
     asks, tells = [], []
     for _ in range(numbers[-1]):
-        start = time.perf_counter()
+        start = time.process_time()
         batch = strategy.ask(1)
-        asks.append(time.perf_counter() - start)
+        asks.append(time.process_time() - start)
         scores = np.stack([metric.profile_batch(batch) for metric in metrics], axis=1)
         outcomes = Outcomes(batch, [Status.COMPLETED], scores)
-        start = time.perf_counter()
+        start = time.process_time()
         strategy.tell(outcomes)
-        tells.append(time.perf_counter() - start)
+        tells.append(time.process_time() - start)
     last = [slice(number - max(number // 10, 1), number) for number in numbers]
     return [(1e6 * float(np.mean(asks[part])), 1e6 * float(np.mean(tells[part]))) for part in last], memory() - before
 
