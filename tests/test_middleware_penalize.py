@@ -172,6 +172,14 @@ def test_reward_only_where_there_is_a_score():
     assert latency.seen == [8]
 
 
+def test_reward_of_a_stopped_trial_is_that_of_its_last_report():
+    chain, inner = start(Reward(lambda m: 2 * m["accuracy"] - m["error"]), objectives=(ACCURACY, ERROR))
+    status = [Status.STOPPED, Status.COMPLETED, Status.COMPLETED, Status.COMPLETED]
+    metrics = {"accuracy": np.array([math.nan, 0.2, 0.3, 0.4]), "error": np.full(4, 0.5)}
+    scores = np.stack([[0.1, 0.2, 0.3, 0.4], -metrics["error"]], axis=1)
+    assert told(chain, inner, scores, status, metrics)[:, 0] == pytest.approx([-0.3, -0.1, 0.1, 0.3])
+
+
 @pytest.mark.parametrize("result", [math.nan, math.inf, None, "0.5", True])
 def test_reward_refuses_what_is_no_finite_number(result):
     chain, inner = start(Reward(lambda metrics: result))

@@ -26,7 +26,8 @@ class Reward(Middleware):
     """Tells the strategy one score computed from the metrics of a trial; it turns nothing away and changes no metric.
 
     The stages below see one objective, ``"reward"``, which is maximised, whatever the objectives of the search are.
-    Only an outcome that has a score gets one (completed, stopped, or known from before).
+    Only an outcome that has a score gets one (completed, stopped, or known from before). A trial that was stopped has
+    no metric of the objective; what it reported last stands for it.
 
     Args:
         combine: Takes the metrics of a trial by name, as the evaluation returned them, and the values of the
@@ -80,6 +81,10 @@ class Reward(Middleware):
                     if not math.isnan(value := float(column[row]))
                 }
                 metrics.update({name: column[place] for name, column in values.items()})
+                for objective, score in zip(self.context.objectives, scores[row], strict=True):
+                    # A trial that was stopped has no metric, but a score: of what it reported last.
+                    if not math.isnan(score):
+                        metrics.setdefault(objective.name, objective.score(score))
                 told[row, 0] = self._reward(metrics)
         return outcomes.evolve(scores=told)
 
