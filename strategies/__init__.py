@@ -6,6 +6,7 @@ from nasmw.strategies.asha import ASHA
 from nasmw.strategies.evolution import Evolution
 from nasmw.strategies.grid import Grid
 from nasmw.strategies.halving import Hyperband, SuccessiveHalving
+from nasmw.strategies.islands import Islands
 from nasmw.strategies.local_search import LocalSearch
 from nasmw.strategies.nsga2 import NSGA2
 from nasmw.strategies.policy_gradient import PolicyGradient
@@ -21,6 +22,7 @@ __all__ = [
     "Evolution",
     "Grid",
     "Hyperband",
+    "Islands",
     "LocalSearch",
     "PolicyGradient",
     "PredictorGuided",

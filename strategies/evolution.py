@@ -7,10 +7,10 @@ import numpy as np
 from nasmw.candidates import Candidates, Codes, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
-from nasmw.space import Space
 from nasmw.strategies.arguments import flag, one_objective, share, whole
+from nasmw.strategies.breeding import Breeding
 from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy
+from nasmw.strategy import Strategy, batch_of_none
 
 __all__ = ["Evolution"]
 
@@ -36,7 +36,8 @@ class Evolution(Strategy):
 
     Limits on profilers with a table that are offered to it are met by construction: random architectures are uniform
     over those within them, and a child beyond them is mutated anew, up to 16 times, and then changed in as few choices
-    as bring it within them.
+    as bring it within them. Where more than 8 are asked for at a time, which takes a few microseconds each, another
+    child takes the place of one beyond them.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -84,6 +85,14 @@ class Evolution(Strategy):
         self._scores: list[float] = []
         self._rng = context.rng
         self._pool = Pool(context.space, context.rng, repeats=self.repeats)
+        self._breeding = Breeding(
+            context.space,
+            context.rng,
+            self._pool,
+            crossover=self.crossover,
+            mutation_probability=self.mutation_probability,
+            mutate_crossed=True,
+        )
 
     def _offer(self, term: Constraint) -> bool:
         return self._pool.promise(term)
@@ -96,26 +105,23 @@ class Evolution(Strategy):
 
     def _ask(self, n: int) -> Candidates:
         space = self.context.space
+        if len(self._members) == self.population:
+            return Candidates.of(space, self._breeding.children(n, self._winners))
         rows: list[Codes] = []
-        while len(rows) < n:
-            row = self._pool.random() if len(self._members) < self.population else self._child(space)
-            if row is None:
-                break
+        while len(rows) < n and (row := self._pool.random()) is not None:
             self._pool.note(row)
             rows.append(row)
-        return Candidates.of(space, np.concatenate(rows) if rows else np.zeros((0, len(space)), dtype=space.dtype))
+        return Candidates.of(space, np.concatenate(rows)) if rows else batch_of_none(space)
 
-    def _child(self, space: Space) -> Codes | None:
-        """Return a child of the population, ``(1, d)``; None where nothing new is left."""
-        base: Codes = self._winner()
-        if self.crossover and self._rng.random() < self.crossover:
-            base = space.crossover(base, self._winner(), self._rng)
-        return self._pool.child(base, lambda row: space.mutate(row, self._rng, self.mutation_probability))
-
-    def _winner(self) -> Codes:
-        """Return the best of a tournament, ``(1, d)``; of equal ones the one drawn first."""
-        drawn: list[int] = self._rng.integers(0, self.population, self.tournament).tolist()
-        return self._members[max(drawn, key=self._scores.__getitem__)]
+    def _winners(self, n: int) -> Codes:
+        """Return the best of `n` tournaments, ``(n, d)``; of equal ones the one drawn first."""
+        if n == 1:
+            drawn: list[int] = self._rng.integers(0, self.population, self.tournament).tolist()
+            return self._members[max(drawn, key=self._scores.__getitem__)]
+        places = self._rng.integers(0, self.population, (n, self.tournament))
+        best = np.array(self._scores)[places].argmax(axis=1)
+        winners: Codes = np.concatenate(self._members)[places[np.arange(n), best]]
+        return winners
 
     def _tell(self, outcomes: Outcomes) -> None:
         for row, score in enumerate(outcomes.scores[:, 0].tolist()):

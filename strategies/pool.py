@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -135,25 +136,39 @@ class Pool:
             ``(n, d)`` in no particular order, taken note of; fewer rows where fewer are left.
         """
         found: list[Codes] = []
-        missing = n
+        missing, tried = n, n
         rows = make(n)
         for _ in range(TRIES):
             rows = np.ascontiguousarray(rows)[self.holds(rows)]
-            new = np.ones(len(rows), dtype=np.bool_)
-            if not self._repeats:
-                for place, row in enumerate(rows):
-                    key = row.tobytes()
-                    new[place] = key not in self._seen
-                    self._seen.add(key)
+            new = self._first_new(rows, missing)
             found.append(rows[new])
             missing -= len(found[-1])
             if not missing:
                 break
-            rows = change(rows[~new])
-            if missing > len(rows):
-                rows = np.concatenate([rows, make(missing - len(rows))])
+            # More than are missing, so that a few rounds suffice: a round costs as much as dozens of rows.
+            wanted = min(math.ceil(missing * tried / max(n - missing, 1)), 8 * missing)
+            rows = change(rows[~new][:wanted])
+            if wanted > len(rows):
+                rows = np.concatenate([rows, make(wanted - len(rows))])
+            tried += wanted
         while missing and (random := self.random()) is not None:
             self.note(random)
             found.append(random)
             missing -= 1
         return np.concatenate(found)
+
+    def _first_new(self, rows: Codes, n: int) -> npt.NDArray[np.bool_]:
+        """Return which of some rows, ``(m, d)``, are the first `n` that may be asked for, and take note of these."""
+        new = np.zeros(len(rows), dtype=np.bool_)
+        if self._repeats:
+            new[:n] = True
+            return new
+        for place, row in enumerate(rows):
+            key = row.tobytes()
+            if key not in self._seen:
+                self._seen.add(key)
+                new[place] = True
+                n -= 1
+                if not n:
+                    break
+        return new

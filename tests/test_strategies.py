@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nasmw import CostTable, TabledProfiler
 from nasmw.candidates import Candidates, Outcomes, Status
 from nasmw.choice import Choice
 from nasmw.context import Context
@@ -296,11 +297,34 @@ def test_crossover_takes_choices_of_both_parents() -> None:
     assert 30 < sum(both) < 70  # half of the pairs are one parent twice
 
 
+@pytest.mark.parametrize("limited", [False, True])
+def test_many_children_at_a_time_are_like_children_one_by_one(limited: bool) -> None:
+    """Children of one population: the same shares of each number of changes, all within the limit."""
+    space = flat_space()
+    table = TabledProfiler(CostTable(space, [((f"c{i}",), [0, 1, 2, 3]) for i in range(12)]), "sum")
+    counts = []
+    for n in (5, 1000):
+        strategy = Evolution(population=1, tournament=1, mutation_probability=0.2)
+        strategy.setup(context_for(space))
+        assert not limited or strategy.offer(table <= 12)
+        parent = strategy.ask(1)
+        strategy.tell(scored(parent))
+        children = Candidates.join([strategy.ask(n) for _ in range(1000 // n)])
+        assert not limited or table.profile_batch(children).max() <= 12
+        distances = (children.codes != parent.codes).sum(axis=1)
+        counts.append(np.bincount(np.minimum(distances, 6), minlength=7))
+    expected = (counts[0] + counts[1])[1:] / 2
+    assert counts[0][0] == counts[1][0] == 0
+    chi_square = ((counts[0][1:] - counts[1][1:]) ** 2 / (2 * np.maximum(expected, 1))).sum()
+    assert chi_square < 22.5  # 0.1 % at 6 degrees of freedom
+
+
+@pytest.mark.parametrize("n", [4, 30])
 @pytest.mark.parametrize("arguments", [{}, {"crossover": 0.5}, {"mutation_probability": 0.3}], ids=str)
-def test_evolution_without_repeats_asks_for_everything_once(arguments: dict[str, Any]) -> None:
+def test_evolution_without_repeats_asks_for_everything_once(arguments: dict[str, Any], n: int) -> None:
     space = Space([Choice("a", (0, 1, 2)), Choice("b", tuple(range(9)), when={"a": (1, 2)}), Choice("c", (0, 1, 2))])
     strategy = Evolution(population=6, tournament=3, repeats=False, **arguments)
-    asked = drive(strategy, space, 1000, n=4)
+    asked = drive(strategy, space, 1000, n=n)
     assert len(asked) == len(rows(asked)) == space.size == 57
     assert strategy.exhausted
 

@@ -16,6 +16,7 @@ from nasmw.strategies import (
     TPE,
     Evolution,
     Hyperband,
+    Islands,
     LocalSearch,
     PolicyGradient,
     PredictorGuided,
@@ -27,6 +28,7 @@ from nasmw.testing import TableProfiler, toy_space
 BUDGETS = (1, 3, 9)
 EVERY = [
     Evolution(population=10, repeats=False),
+    Islands(population=5, patience=1),
     LocalSearch(initial=3),
     LocalSearch(initial=1, steepest=True),
     TPE(startup=5),
