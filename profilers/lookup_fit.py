@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from nasmw.candidates import Floats
 
@@ -38,26 +39,37 @@ def non_negative_least_squares(matrix: Floats, target: Floats) -> Floats:
     size = np.linalg.norm(matrix, axis=0)
     scaled = matrix / np.where(size > 0, size, 1.0)
     found, free = np.zeros(columns), np.zeros(columns, dtype=np.bool_)
+    useless = np.zeros(columns, dtype=np.bool_)  # by rounding alone: nearly a combination of those that are free
     slack = 1e-10 * max(float(np.linalg.norm(target)), CONSTANT)
     for _ in range(10 * columns + 10):
-        gain = np.where(free, -np.inf, scaled.T @ (target - scaled @ found))
-        if free.all() or gain.max() <= slack:
+        gain = np.where(free | useless, -np.inf, scaled.T @ (target - scaled @ found))
+        new = int(gain.argmax())
+        if gain[new] <= slack:
             break
-        free[int(gain.argmax())] = True
-        while True:
-            best = np.zeros(columns)
-            best[free] = np.linalg.lstsq(scaled[:, free], target, rcond=None)[0]
-            if (best[free] > 0).all():
-                break
-            falling = free & (best <= 0)
-            step = float((found[falling] / np.maximum(found[falling] - best[falling], CONSTANT)).min())
-            found = found + step * (best - found)
-            free &= (found > 1e-15) & ~(falling & (found <= 1e-15))
-            found[~free] = 0.0
-            if not free.any():
-                break
-        found = np.where(free, best, 0.0)
+        free[new] = True
+        best = _unbounded(scaled, target, free)
+        useless[new] = best[new] <= 0
+        if useless[new]:
+            free[new] = False
+            continue
+        useless[:] = False
+        while not (best[free] > 0).all():
+            falling = np.flatnonzero(free & (best <= 0))
+            down = found[falling] - best[falling]
+            shares = np.where(down > 0, found[falling] / np.where(down > 0, down, 1.0), 0.0)
+            found = np.where(free, found + shares.min() * (best - found), 0.0)
+            free[falling[shares == shares.min()]] = False
+            best = _unbounded(scaled, target, free)
+        found = best
     return np.where(size > 0, found / np.where(size > 0, size, 1.0), 0.0)
+
+
+def _unbounded(matrix: Floats, target: Floats, free: npt.NDArray[np.bool_]) -> Floats:
+    """Return the least squares of the free columns, and zeros for the others."""
+    best = np.zeros(len(free))
+    if free.any():
+        best[free] = np.linalg.lstsq(matrix[:, free], target, rcond=None)[0]
+    return best
 
 
 @attrs.frozen(eq=False)

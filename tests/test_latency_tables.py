@@ -213,11 +213,24 @@ def test_non_negative_least_squares_meets_its_conditions(seed: int, n: int, p: i
     matrix, target = rng.standard_normal((n, p)) * 10.0 ** rng.integers(-3, 4, p), rng.standard_normal(n)
     if seed % 3 == 0:
         matrix[:, 0] = matrix[:, -1]
+    if seed % 2:
+        target = matrix @ rng.uniform(0.0, 1.0, p)
     found = non_negative_least_squares(matrix, target)
     gradient = matrix.T @ (matrix @ found - target) / np.maximum(np.linalg.norm(matrix, axis=0), 1e-30)
     assert (found >= 0).all()
     assert (gradient > -1e-6).all(), "no column could still lower the distance"
     assert np.abs(gradient[found > 0]).max(initial=0.0) < 1e-6
+
+
+def test_non_negative_least_squares_ends_where_columns_depend_on_each_other() -> None:
+    """Rounding makes coefficients of such columns fall to a little below 0."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n, p, rank = rng.integers(2, 12), rng.integers(4, 16), rng.integers(1, 5)
+        matrix = np.abs(rng.standard_normal((n, rank)) @ rng.standard_normal((rank, p)))
+        matrix[:, 1] = matrix[:, 2] + matrix[:, 3]
+        target = matrix @ rng.uniform(0.0, 1.0, p)
+        assert matrix @ non_negative_least_squares(matrix, target) == pytest.approx(target, rel=1e-6)
 
 
 def test_a_fit_finds_factors_constants_and_overhead() -> None:
