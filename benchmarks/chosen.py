@@ -35,7 +35,7 @@ __all__ = [
     "strategy",
 ]
 
-BEST = "PredictorGuided, params"
+BEST = "PredictorGuided, costs"
 """Which of ours is the one that is compared with the peers."""
 OURS = (
     "Random",
@@ -76,7 +76,7 @@ def strategy(name: str, benchmark: Benchmark) -> Strategy:
         "NSGA2": NSGA2(population=20),
         "PolicyGradient": PolicyGradient(),
         "PredictorGuided": PredictorGuided(),
-        BEST: PredictorGuided(startup=5, features=benchmark.profiler("params")),
+        BEST: PredictorGuided(features=(benchmark.profiler("params"), benchmark.profiler("mflops"))),
     }
     return made[name]
 

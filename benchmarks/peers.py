@@ -24,7 +24,7 @@ from nasmw.candidates import Floats
 __all__ = ["Made", "NevergradPeer", "OptunaPeer", "Peer", "PymooPeer", "bare_search", "checked_search", "nni_search"]
 
 FAR = 1e6
-TRIES = 50
+TRIES = 20
 """How many candidates in a row the loop turns away before it takes a random new network within the limits."""
 
 

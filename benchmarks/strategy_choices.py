@@ -75,8 +75,8 @@ def problem(setting: str) -> Problem:
 Maker = Callable[[Benchmark], Strategy]
 
 
-def _params(table: Benchmark, **options: int) -> PredictorGuided:
-    return PredictorGuided(features=table.profiler("params"), **options)
+def _costs(table: Benchmark, *features: str, **options: int) -> PredictorGuided:
+    return PredictorGuided(features=[table.profiler(name) for name in features], **options)
 
 
 OURS: dict[str, dict[str, Maker]] = {
@@ -138,11 +138,19 @@ OURS: dict[str, dict[str, Maker]] = {
             {"acquisition": "thompson"},
         )
     },
-    "PredictorGuided with parameters": {
-        f"PredictorGuided({options}, features=params)": functools.partial(
-            lambda table, options: _params(table, **options), options=options
+    "PredictorGuided with costs": {
+        f"PredictorGuided({options}, features={features})": functools.partial(
+            lambda table, features, options: _costs(table, *features, **options), features=features, options=options
         )
-        for options in ({}, {"startup": 5}, {"startup": 20}, {"startup": 5, "candidates": 300})
+        for features, options in (
+            (("params",), {}),
+            (("macs",), {}),
+            (("params", "macs"), {}),
+            (("params", "macs"), {"startup": 5}),
+            (("params", "macs"), {"candidates": 300}),
+            (("params", "macs"), {"parents": 2}),
+            (("params", "macs"), {"parents": 10}),
+        )
     },
 }
 RANKED: dict[str, Maker] = {
@@ -165,9 +173,6 @@ PEERS: dict[str, dict[str, Made]] = {
         f"{name}, {'ordered' if ordered else 'unordered'}": Made(NevergradPeer, {"optimizer": name, "ordered": ordered})
         for name in (
             "DiscreteOnePlusOne",
-            "PortfolioDiscreteOnePlusOne",
-            "DiscreteLenglerOnePlusOne",
-            "FastGADiscreteOnePlusOne",
             "DoubleFastGADiscreteOnePlusOne",
             "RecombiningPortfolioDiscreteOnePlusOne",
             "DiscreteDE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from statistics import NormalDist
 
 import numpy as np
@@ -13,6 +14,8 @@ from nasmw.candidates import Floats
 __all__ = ["GaussianProcess", "normal_scores"]
 
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+OTHER_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 1e3)
+"""Of the other columns, in units of their spread; the last one leaves them out."""
 NOISES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 FITTED_ON = 160
 GROWTH = 1.3
@@ -38,7 +41,7 @@ def _quantiles(n: int) -> Floats:
 class GaussianProcess:
     """Predicts a score from features, with its uncertainty; learns one more observation in O(n²).
 
-    The kernel is squared exponential, so that on one-hot features it is a product over the choices. Its length and the
+    The kernel is squared exponential, so that on one-hot features it is a product over the choices. Its lengths and the
     noise are those of a small grid with the greatest marginal likelihood, sought anew as observations grow by 30 %.
     Scores are replaced by normal scores of their ranks: how far the worst are from the rest does not matter.
 
@@ -46,16 +49,18 @@ class GaussianProcess:
         most: How many observations it answers from, some 64 more between two rebuildings: beyond, the best half and
             the latest of the rest.
         columns: The number of features.
+        others: How many of these, the last ones, have a length of their own: what they tell is not that of the rest.
     """
 
-    def __init__(self, most: int, columns: int) -> None:
+    def __init__(self, most: int, columns: int, others: int = 0) -> None:
         self._most = most
+        self._first = columns - others
         self._all = np.zeros((64, columns), dtype=np.float32)
         self._known: Floats = np.zeros((0, columns))
         self._scores = np.zeros(64)
         self._length = 0
         self._fitted = 0
-        self._scale, self._noise = 2.0, 1e-1
+        self._scale, self._other, self._noise = 2.0, 1.0, 1e-1
         self._used: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         self._size = 0  # how many of all are in the inverse, or left out of it
         self._inverse: Floats = np.zeros((0, 0))
@@ -109,24 +114,31 @@ class GaussianProcess:
         return mean, np.sqrt(self._variance * np.maximum(left, 1e-9))
 
     def _kernel(self, first: Floats, second: Floats) -> Floats:
-        return np.exp(_distances(first, second) * (-0.5 / self._scale**2))
+        near, other = self._distances(first, second)
+        return np.exp(near * (-0.5 / self._scale**2) + other * (-0.5 / self._other**2))
+
+    def _distances(self, first: Floats, second: Floats) -> tuple[Floats, Floats]:
+        """Return the squared distances of all pairs of rows, by the first columns and by the others."""
+        parts = slice(self._first), slice(self._first, None)
+        near, other = (_distances(first[:, part], second[:, part]) for part in parts)
+        return near, other
 
     def _fit(self) -> None:
-        """Choose scale and noise by the marginal likelihood of some observations."""
+        """Choose scales and noise by the marginal likelihood of some observations."""
         self._fitted = self._length
         rows = self._chosen(FITTED_ON)
         targets = normal_scores(self._scores[rows])
         features = self._all[rows].astype(np.float64)
-        distances = _distances(features, features)
+        near, other = self._distances(features, features)
         best = np.inf
-        for scale in SCALES:
-            values, vectors = np.linalg.eigh(np.exp(-distances / (2.0 * scale**2)))
+        for scale, length in itertools.product(SCALES, OTHER_SCALES if self._first < features.shape[1] else (1.0,)):
+            values, vectors = np.linalg.eigh(np.exp(-near / (2.0 * scale**2) - other / (2.0 * length**2)))
             projected = (vectors.T @ targets) ** 2
             for noise in NOISES:
                 spread = np.maximum(values, 0.0) + noise
                 loss = len(rows) * np.log(max((projected / spread).mean(), 1e-12)) + np.log(spread).sum()
                 if loss < best - 1e-9:
-                    best, self._scale, self._noise = float(loss), scale, noise
+                    best, self._scale, self._other, self._noise = float(loss), scale, length, noise
 
     def _chosen(self, most: int) -> npt.NDArray[np.intp]:
         """Return the numbers of up to `most` observations: the best half, and the latest of the rest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from typing import Literal
 
@@ -14,7 +15,7 @@ from nasmw.profiler import Profiler, check_names
 from nasmw.strategies.arguments import one_objective, whole
 from nasmw.strategies.drawing import Independent
 from nasmw.strategies.encoding import Options
-from nasmw.strategies.gaussian import NORMAL, GaussianProcess
+from nasmw.strategies.gaussian import GaussianProcess
 from nasmw.strategies.pool import Pool
 from nasmw.strategy import Strategy, batch_of_none
 
@@ -22,6 +23,8 @@ __all__ = ["PredictorGuided"]
 
 RANDOM_SHARE = 0.1
 SCALED_ON = 256
+FAR_BELOW = -15.0
+"""So many standard deviations below the best, the expected improvement is taken from a series."""
 REPAIRED = 2
 """How many children beyond the limits are brought within them for each ask, which takes long beside the rest."""
 
@@ -44,7 +47,7 @@ class PredictorGuided(Strategy):
             ``"thompson"`` (one draw from each prediction, so that what is open at the same time differs).
         observations: How many observations predictions are made from; beyond, the best half and the latest others.
         features: Profilers whose values help to predict scores, such as the number of parameters: two networks are
-            near each other where their values are, too. They are scaled by their spread over random architectures.
+            near each other where their values are, too. How much that tells is learned, apart from the choices.
 
     An ask costs O(observations² · candidates); it does not grow with the number of trials beyond that.
 
@@ -102,7 +105,8 @@ class PredictorGuided(Strategy):
         self._rng = context.rng
         self._pool = Pool(context.space, context.rng)
         self._options = Options(context.space)
-        self._process = GaussianProcess(self.observations, self._options.total + len(self.features))
+        others = len(self.features)
+        self._process = GaussianProcess(self.observations, self._options.total + others, others)
         self._scales: list[tuple[float, float]] = []
         for profiler in self.features:
             values = context.profile(profiler, context.space.sample(SCALED_ON, np.random.default_rng(0)))
@@ -206,9 +210,18 @@ class PredictorGuided(Strategy):
 
 
 def _improvement(mean: Floats, spread: Floats, best: float) -> Floats:
-    """Return the expected improvement over the best."""
-    gap = (mean - best) / spread
-    density = np.exp(-0.5 * gap**2) / np.sqrt(2.0 * np.pi)
-    below = np.array([NORMAL.cdf(value) for value in gap.tolist()])
-    improvement: Floats = spread * (gap * below + density)
+    """Return the logarithm of the expected improvement over the best, which orders those that hardly promise any, too.
+
+    Far below the best it is an asymptotic series, where the difference of the exact formula's terms is lost.
+    """
+    gaps = (mean - best) / spread
+    logarithms = []
+    for gap in gaps.tolist():
+        if gap > FAR_BELOW:
+            density = math.exp(-0.5 * gap**2) / math.sqrt(2.0 * math.pi)
+            logarithms.append(math.log(density + 0.5 * gap * math.erfc(-gap / math.sqrt(2.0))))
+        else:
+            series = math.log1p(-3.0 / gap**2) - 2.0 * math.log(-gap)
+            logarithms.append(-0.5 * gap**2 - 0.5 * math.log(2.0 * math.pi) + series)
+    improvement: Floats = np.log(spread) + np.array(logarithms)
     return improvement
