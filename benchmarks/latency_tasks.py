@@ -19,10 +19,11 @@ The published figures are reconstructed from the plotting scripts of the authors
 Latency Predictors for Neural Architecture Search, MLSys 2024): means over three seeds with 20 samples, without errors.
 None of the published methods is told what networks cost; methods that are have a section of their own.
 
-What was chosen, and on what: ``--select`` runs only on devices that are sources. It holds out each source of a task in
-turn, which is then a target with the other sources; and it makes fresh tasks by `split_devices` from devices that are a
-target in none of the twelve. benchmarks/results/latency_tasks_choices.txt says what was tried in such trials, and what
-was chosen by them; the targets of the tasks were run after that, once.
+What was chosen, and on what: ``--select`` runs no task on its targets. It holds out sources of a task in turn (each
+sixth, and all phones), one of them being the target of the others; some are targets in another of the twelve. And it
+makes fresh tasks by `split_devices` from devices that are a target in none of the twelve.
+benchmarks/results/latency_tasks_choices.txt says what was tried in such trials, and what was chosen by them; the
+targets of the tasks were run after that, once.
 """
 
 from __future__ import annotations

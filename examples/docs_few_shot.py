@@ -34,6 +34,11 @@ pool = space.sample(600, rng)
 chosen = pool[board.to_measure(pool, 20)]
 board.fit(chosen, measure(chosen, BOARD))
 
+# Kept for later: what is known of the sources, and of the new device.
+sources.save("sources.npz")
+board.save("board.npz")
+board = MultiSourceProfiler.load("board.npz", space, SourceDevices.load("sources.npz", space))
+
 new = space.sample(500, rng)
 off = np.abs(board.profile_batch(new) / measure(new, BOARD) - 1.0)
 print("nine of ten predictions within 10 %:", bool(np.mean(off <= 0.1) > 0.9))

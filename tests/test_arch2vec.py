@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from nasmw import Candidates, Space
+from nasmw import Candidates, Choice, Space
 from nasmw.candidates import Floats
 from nasmw.errors import ProfilerError
 from nasmw.profilers.learned import Adjacency, Arch2Vec, Cate, GraphPCA, LearnedProfiler, TrainedEncoding, make_encoding
@@ -91,6 +91,9 @@ def test_texts_say_what_is_not_usual() -> None:
         Cate("dim6")
     with pytest.raises(ProfilerError, match="takes words such as"):
         GraphPCA("dim0")
+    alike = Space([Choice("only", (1,))])
+    with pytest.raises(ProfilerError, match="all graphs of .* are alike"):
+        GraphPCA().plan(alike)
 
 
 def test_a_space_without_costs_has_no_pairs_of_equal_cost() -> None:

@@ -93,7 +93,14 @@ def test_what_cannot_be_split() -> None:
         rank_correlations(apart)
     constant = values.copy()
     constant[:, 1] = 3.0
-    with pytest.raises(ProfilerError, match="devices 0 and 1 share are equal"):
+    with pytest.raises(ProfilerError, match="devices 0 and 1 share are equal on device 1; leave it out"):
         rank_correlations(constant)
+    for count in (1.5, True, "1"):
+        with pytest.raises(TypeError, match="whole number, got"):
+            split_devices(values, count, 2, np.random.default_rng(0))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="rng is a generator"):
+        split_devices(values, 1, 1, 0)  # type: ignore[arg-type]
+    with pytest.raises(ProfilerError, match="latencies are numbers"):
+        rank_correlations([["a", "b"]])
     with pytest.raises(ProfilerError, match="networks and devices"):
         rank_correlations(values[:, 0])

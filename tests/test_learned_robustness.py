@@ -86,7 +86,7 @@ def test_values_whose_logarithms_are_equal() -> None:
 
 
 def test_values_and_weights_of_the_wrong_kind() -> None:
-    with pytest.raises(ProfilerError, match="values of 'latency_ms' are numbers, one for each"):
+    with pytest.raises(ProfilerError, match="values of 'latency_ms' are numbers; got"):
         LearnedProfiler(SPACE).fit(KNOWN, ["a"] * 60)
     with pytest.raises(ProfilerError, match="complex numbers"):
         LearnedProfiler(SPACE).fit(KNOWN, VALUES + 1j)

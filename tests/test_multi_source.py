@@ -23,6 +23,8 @@ from nasmw.profilers.learned import (
     OneHot,
     SourceDevices,
     Structure,
+    TransferProfiler,
+    files,
     multi_source_encoding,
 )
 from nasmw.profilers.learned.averaging import draw_variances
@@ -30,6 +32,7 @@ from nasmw.profilers.learned.multi_source import kernels
 from nasmw.profilers.learned.scores import Scores, normal_scores
 from nasmw.profilers.learned.source_devices import SourceDevice
 from nasmw.spaces import fbnet, nasbench201
+from nasmw.spaces.family import Part
 from nasmw.tabled import TabledProfiler
 from nasmw.testing import ProfilerContract, TableProfiler, toy_space
 
@@ -47,6 +50,11 @@ FIRST = made_up(CELLS, {"macs": 20.0, "number": 4.0}, "first")
 SECOND = made_up(CELLS, {"conv elements": 8.0, "AvgPool elements": 9.0, "number": 2.0}, "second")
 TARGET = made_up(CELLS, {"macs": 8.0, "conv elements": 5.0, "AvgPool elements": 4.0, "number": 3.0}, "target")
 NETWORKS = CELLS.sample(400, np.random.default_rng(3))
+
+
+def idle() -> list[Part]:
+    """Return parts of networks that do nothing."""
+    return [Part.of(("a",), lambda a: ()), Part.of((), lambda: ())]
 
 
 def spearman(first: Floats, second: Floats) -> float:
@@ -150,10 +158,44 @@ def test_what_is_refused() -> None:
         MultiSourceProfiler(CELLS, FIRST, predictor="ridge")  # type: ignore[arg-type]
     with pytest.raises(ProfilerError, match="whose choices are not those of"):
         MultiSourceProfiler(toy_space(), FIRST)
+    with pytest.raises(TypeError, match="sources of a MultiSourceProfiler are profilers, got None"):
+        MultiSourceProfiler(CELLS, None)  # type: ignore[arg-type]
     with pytest.raises(ProfilerError, match="9 of 5 networks cannot be chosen"):
         MultiSourceProfiler(CELLS, FIRST).to_measure(NETWORKS[:5], 9)
+    with pytest.raises(TypeError, match="whole number, got 2.0"):
+        MultiSourceProfiler(CELLS, FIRST).to_measure(NETWORKS[:5], 2.0)  # type: ignore[arg-type]
+    with pytest.raises(ProfilerError, match="takes up to 5000 of them, got 5001; some hundred"):
+        MultiSourceProfiler(CELLS, FIRST).to_measure(CELLS.sample(5001, np.random.default_rng(0)), 9)
+    assert repr(MultiSourceProfiler(CELLS, [])).endswith("from no sources>")
     with pytest.raises(ProfilerError, match="positive values only"):
         MultiSourceProfiler(CELLS, FIRST).fit(NETWORKS[:5], np.arange(5.0))
+
+
+def test_who_saved_a_file_is_said(tmp_path: Path) -> None:
+    values = TARGET.profile_batch(NETWORKS[:15])
+    LearnedProfiler(CELLS, MultiSource(draws=2)).fit(NETWORKS[:15], values).save(tmp_path / "alone.npz")
+    SourceDevices(CELLS, ["first"]).fit(NETWORKS[:15], values[:, None]).save(tmp_path / "sources.npz")
+    for name in ("alone.npz", "sources.npz"):
+        with pytest.raises(ProfilerError, match="saved by no MultiSourceProfiler"):
+            MultiSourceProfiler.load(tmp_path / name, CELLS, FIRST)
+        with pytest.raises(ProfilerError, match="saved by no TransferProfiler"):
+            TransferProfiler.load(tmp_path / name, CELLS, FIRST)
+    MultiSourceProfiler(CELLS, FIRST, encoding="one_hot").fit(NETWORKS[:15], values).save(tmp_path / "few.npz")
+    with pytest.raises(ProfilerError, match=r"other sources than \[\]"):
+        MultiSourceProfiler.load(tmp_path / "few.npz", CELLS, [])
+
+
+def test_an_encoding_of_several_groups_is_taken() -> None:
+    """A graph has a group for its operations and one for its connections."""
+    space = toy_space()
+    known = space.sample(60, np.random.default_rng(0))
+    values = 1.0 + TableProfiler(space).profile_batch(known)
+    sources = SourceDevices(space, ["one"], "graph + one_hot").fit(known, values[:, None])
+    assert spearman(sources.values(known)[:, 0], values) > 0.9
+    profiler = MultiSourceProfiler(space, sources, encoding="graph + structure").fit(known[:20], values[:20])
+    groups = [group.name for group in profiler.encoding.groups(space)]
+    assert groups == ["source", "directions", "graph operations", "graph joined", "structure"]
+    assert spearman(profiler.profile_batch(known), values) > 0.9
 
 
 # -- the predictor --------------------------------------------------------------------------------------------------
@@ -217,8 +259,11 @@ def test_hyper_parameters_are_checked() -> None:
             MultiSource(**{name: 0.0})
     with pytest.raises(ProfilerError, match="draws"):
         MultiSource(draws=0)
-    with pytest.raises(ProfilerError, match="at least one"):
-        MultiSource(warps=())
+    for warps in ((), 0.4, [np.nan]):
+        with pytest.raises(ProfilerError, match="at least one"):
+            MultiSource(warps=warps)  # type: ignore[arg-type]
+    with pytest.raises(ProfilerError, match="warps of a MultiSource are numbers"):
+        MultiSource(warps=("a",))  # type: ignore[arg-type]
 
 
 def test_draws_follow_the_posterior() -> None:
@@ -279,18 +324,85 @@ def test_sources_are_learnt_together() -> None:
     assert [profiler.device for profiler in sources] == ["first", "second"]
 
 
+def test_saved_sources_serve_what_was_fitted_with_them(tmp_path: Path) -> None:
+    values = np.stack([device.profile_batch(NETWORKS[:100]) for device in (FIRST, SECOND)], axis=1)
+    sources = SourceDevices(CELLS, ["first", "second"], "structure + one_hot", name="energy", unit="mJ")
+    sources.fit(NETWORKS[:100], values)
+    target = MultiSourceProfiler(CELLS, sources).fit(NETWORKS[:20], TARGET.profile_batch(NETWORKS[:20]))
+    sources.save(tmp_path / "sources.npz")
+    target.save(tmp_path / "target.npz")
+    loaded = SourceDevices.load(tmp_path / "sources.npz", nasbench201())
+    np.testing.assert_array_equal(loaded.values(NETWORKS), sources.values(NETWORKS))
+    assert (loaded.devices, loaded.name, loaded.unit) == (("first", "second"), "energy", "mJ")
+    same = MultiSourceProfiler.load(tmp_path / "target.npz", CELLS, loaded)
+    np.testing.assert_array_equal(same.profile_batch(NETWORKS), target.profile_batch(NETWORKS))
+
+
+def test_the_last_bits_of_sources_do_not_matter(tmp_path: Path) -> None:
+    """What is computed anew on another machine differs in these: sources are the same to nine decimals."""
+    rng = np.random.default_rng(0)
+    tables = rng.integers(1, 9, (len(CELLS), 5)).astype(np.float64)
+
+    def source(tables: Floats) -> TabledProfiler:
+        terms = [((choice.name,), table) for choice, table in zip(CELLS.choices, tables, strict=True)]
+        return TabledProfiler(CostTable(CELLS, terms, 1.0, name="latency_ms"))
+
+    target = MultiSourceProfiler(CELLS, source(tables)).fit(NETWORKS[:20], TARGET.profile_batch(NETWORKS[:20]))
+    target.save(tmp_path / "target.npz")
+    loaded = MultiSourceProfiler.load(tmp_path / "target.npz", nasbench201(), source(tables + 5e-11 * rng.random(5)))
+    np.testing.assert_allclose(loaded.profile_batch(NETWORKS), target.profile_batch(NETWORKS), rtol=0.01)
+    with pytest.raises(ProfilerError, match="other sources"):
+        MultiSourceProfiler.load(tmp_path / "target.npz", CELLS, source(tables + 1e-6 * rng.random(5)))
+
+
+def test_files_of_sources_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sources.npz"
+    values = FIRST.profile_batch(NETWORKS[:30])
+    with pytest.raises(OrderError, match="learnt nothing yet"):
+        SourceDevices(CELLS, ["first"]).save(path)
+    SourceDevices(CELLS, ["first"], "work").fit(NETWORKS[:30], values[:, None]).save(path)
+    with pytest.raises(ProfilerError, match="gives other numbers"):
+        SourceDevices.load(path, nasbench201(channels=8))
+    with pytest.raises(ProfilerError, match="was saved for the space"):
+        SourceDevices.load(path, toy_space())
+    with pytest.raises(ProfilerError, match="SourceDevices.load"):
+        LearnedProfiler.load(path, CELLS)
+    header, arrays = files.read(path, CELLS)
+    files.write(path, header, {**arrays, "answers": arrays["answers"][1:]})
+    with pytest.raises(ProfilerError, match="damaged"):
+        SourceDevices.load(path, CELLS)
+    LearnedProfiler(CELLS).fit(NETWORKS[:30], values).save(path)
+    with pytest.raises(ProfilerError, match="saved by no SourceDevices"):
+        SourceDevices.load(path, CELLS)
+
+
+def test_what_sources_say_is_kept_from_changes() -> None:
+    sources = SourceDevices(CELLS, ["first"]).fit(NETWORKS[:50], FIRST.profile_batch(NETWORKS[:50])[:, None])
+    said = sources.values(NETWORKS)
+    once = said.copy()
+    said[:] = 0.0
+    np.testing.assert_array_equal(sources.values(NETWORKS), once)
+    next(iter(sources)).profile_batch(NETWORKS)[:] = 0.0
+    np.testing.assert_array_equal(sources.values(NETWORKS), once)
+
+
 def test_what_sources_refuse() -> None:
     with pytest.raises(ProfilerError, match="names of their own"):
         SourceDevices(CELLS, ["one", "one"])
     with pytest.raises(TypeError, match="takes a Space first"):
         SourceDevices(None, ["one"])  # type: ignore[arg-type]
+    for devices in ("one", None, [1]):
+        with pytest.raises(TypeError, match="name"):
+            SourceDevices(CELLS, devices)  # type: ignore[arg-type]
     sources = SourceDevices(CELLS, ["one", "two"])
     with pytest.raises(OrderError, match="learnt nothing yet"):
         sources.values(NETWORKS)
     values = np.ones((400, 2))
     with pytest.raises(ProfilerError, match=r"\(400, 2\) were expected, got \(400, 1\)"):
         sources.fit(NETWORKS, values[:, :1])
-    with pytest.raises(ProfilerError, match="leave these networks out"):
+    with pytest.raises(ProfilerError, match="values of sources are numbers"):
+        sources.fit(NETWORKS, [["a", "b"]] * 400)
+    with pytest.raises(ProfilerError, match="2 of 400 networks .* first row 0; leave these networks out"):
         sources.fit(NETWORKS, np.where(np.eye(400, 2) > 0, np.nan, values))
     with pytest.raises(ProfilerError, match="all values of 'one' are equal"):
         sources.fit(NETWORKS, values)
@@ -370,6 +482,11 @@ def test_blocks_are_additive_and_alike_blocks_are_alike() -> None:
 def test_blocks_need_layers() -> None:
     with pytest.raises(ProfilerError, match="describes its layers"):
         Blocks().plan(toy_space())
+
+
+def test_blocks_without_work_have_no_columns() -> None:
+    space = Space([Choice("a", (1, 2)), Choice("b", (1, 2))], parts=idle)
+    assert Blocks().encode(space.sample(5, np.random.default_rng(0))).values.shape == (5, 0)
 
 
 def test_candidates_of_an_equal_space_are_taken() -> None:

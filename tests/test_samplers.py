@@ -109,8 +109,26 @@ def test_noise_may_differ_by_row() -> None:
         (lambda: choose_cosine([1.0, 2.0], 1, rng()), r"shape \(2,\)"),
         (lambda: choose_variance(np.ones((2, 3)), 1, 0.1), "square matrix"),
         (lambda: choose_variance(np.eye(2), 1, 0.0), "above 0, got 0"),
+        (lambda: choose_variance(np.eye(2), 1, np.inf), "above 0, got inf"),
+        (lambda: choose_variance(np.eye(2), 1, [0.1] * 3), "one for all or for each row"),
+        (lambda: choose_buckets(["a"], 1, rng()), "costs are numbers"),
+        (lambda: choose_kmeans([["a"]], 1, rng()), "encodings are numbers"),
     ],
 )
 def test_what_cannot_be_chosen_from(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ProfilerError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("n", [2.0, "2", None, True])
+def test_a_number_of_networks_is_a_whole_one(name: str, n: Any) -> None:
+    with pytest.raises(TypeError, match="whole number, got"):
+        CHOICES[name](np.ones((5, 2)), n, 0)
+
+
+def test_random_numbers_come_from_a_generator() -> None:
+    with pytest.raises(TypeError, match="rng is a generator"):
+        choose_random(5, 2, 0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="rng is a generator"):
+        choose_kmeans(np.ones((5, 2)), 2, None)  # type: ignore[arg-type]

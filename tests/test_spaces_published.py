@@ -197,6 +197,24 @@ def test_published_fbnet_architectures_are_in_the_space(data: Path) -> None:
     assert len(space.candidates(published["ops"].astype(space.dtype))) == 5000
 
 
+FBNET_32 = (1, 1, 1, 2, 2, 1, 2, 1)
+"""The strides of HW-NAS-Bench for images of 32 pixels."""
+
+
+def test_fbnet_of_hw_nas_bench(data: Path) -> None:
+    """Parameters as published for 5,000 networks; the published FLOPs count batch norms as well."""
+    networks, published = (np.load(data / "latency" / f"fbnet_{name}.npz") for name in ("archs", "zcp"))
+    space = spaces.fbnet(100, 32, 1504, FBNET_32)
+    code_of = np.array([space.choices[0].options.index(name) for name in networks["op_names"].tolist()])
+    candidates = space.candidates(code_of[networks["ops"]].astype(space.dtype))
+    told = dict(zip(published["names"].tolist(), published["zcp"].T, strict=True))
+    params, macs = (space.tables[name](space, None).evaluate(candidates) for name in ("params", "macs"))
+    assert (params == told["params"]).all()
+    share = macs / told["flops"]
+    assert share.min() > 0.93 and share.max() < 0.98
+    assert np.corrcoef(macs, told["flops"])[0, 1] > 0.999
+
+
 # -- known networks -----------------------------------------------------------------------------------------------
 
 
@@ -210,6 +228,27 @@ def test_fbnet_c() -> None:
     params, macs = costs(spaces.fbnet(), architecture)
     assert params == 5_572_200
     assert macs == pytest.approx(375e6, rel=0.03)
+
+
+def test_strides_of_fbnet() -> None:
+    """They move layers to other sizes of images, in the tables as in the networks, and weigh nothing."""
+    usual, small = (spaces.fbnet(10, 32, 64, strides) for strides in ((2, 1, 2, 2, 2, 1, 2, 1), FBNET_32))
+    architecture = next(iter(small.sample(1, np.random.default_rng(0))))
+    model = small.build(architecture)
+    shapes: list[torch.Size] = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.AdaptiveAvgPool2d):
+            layer.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
+    model.eval()(torch.zeros(1, 3, 32, 32))
+    assert shapes == [torch.Size([1, 64, 4, 4])]
+    assert costs(small, architecture)[0] == costs(usual, architecture)[0] == count_parameters(model)
+    assert costs(small, architecture)[1] == count(model, torch.zeros(1, 3, 32, 32)).macs
+    assert costs(small, architecture)[1] > 4 * costs(usual, architecture)[1]
+    assert usual.fingerprint == small.fingerprint
+    with pytest.raises(SpaceError, match="FBNet has 8 strides, got 7"):
+        spaces.fbnet(strides=FBNET_32[1:])
+    with pytest.raises(SpaceError, match="`strides` must be a positive whole number, got 0"):
+        spaces.fbnet(strides=(0, *FBNET_32[1:]))
 
 
 def test_proxylessnas_for_mobile_phones() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import attrs
 import numpy as np
@@ -18,12 +19,13 @@ from nasmw.profilers.learned import files
 from nasmw.profilers.learned.calibration import Calibration, cross_validated
 from nasmw.profilers.learned.encoding_text import default_encoding, make_encoding
 from nasmw.profilers.learned.encodings import Encoding, Features
-from nasmw.profilers.learned.predictor import Arrays, Linear, Prediction, Predictor, make_predictor
+from nasmw.profilers.learned.predictor import Arrays, Linear, Prediction, Predictor, as_numbers, make_predictor
 from nasmw.space import Space
 
 __all__ = ["LearnedProfiler", "Samples", "Transform"]
 
 Transform = Literal["none", "log"]
+Self = TypeVar("Self", bound="LearnedProfiler")
 PREDICTOR = "predictor/"
 BLOCK = 4096
 """So many candidates are encoded and predicted at a time, for the sake of memory."""
@@ -69,16 +71,6 @@ def _positive(weight: float) -> float:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0.0 < weight < np.inf:
         raise ProfilerError(f"update_weight is a number above 0, got {weight!r}")
     return weight
-
-
-def _numbers(what: str, values: npt.ArrayLike) -> Floats:
-    """Return values as float64."""
-    try:
-        if np.iscomplexobj(values):
-            raise TypeError("complex numbers")
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ProfilerError(f"{what} are numbers, one for each architecture; got {values!r} ({error})") from None
 
 
 class LearnedProfiler(Profiler):
@@ -199,7 +191,7 @@ class LearnedProfiler(Profiler):
         vars(copied).update(vars(self))
         return copied
 
-    def freeze(self) -> LearnedProfiler:
+    def freeze(self: Self) -> Self:
         """Have `update` change nothing from now on, so that limits may be met by construction; return the profiler.
 
         Raises:
@@ -217,12 +209,12 @@ class LearnedProfiler(Profiler):
     # -- learning -----------------------------------------------------------------------------------------------
 
     def fit(
-        self,
+        self: Self,
         architectures: Candidates | Codes | Iterable[Architecture],
         values: npt.ArrayLike,
         *,
         weights: npt.ArrayLike | None = None,
-    ) -> LearnedProfiler:
+    ) -> Self:
         """Learn from architectures whose values are known, from scratch; return the profiler.
 
         Args:
@@ -278,7 +270,7 @@ class LearnedProfiler(Profiler):
         any_number: bool = False,
     ) -> Samples:
         codes = self._candidates(architectures).codes
-        numbers = _numbers(f"values of {self.name!r}", values)
+        numbers = as_numbers(f"values of {self.name!r}", values)
         if numbers.shape != (len(codes),):
             raise ProfilerError(f"{self!r} takes one value per architecture, got {numbers.shape} for {len(codes)}")
         if not np.isfinite(numbers).all():
@@ -291,7 +283,7 @@ class LearnedProfiler(Profiler):
             wrong = np.flatnonzero(numbers <= 0)
             raise ProfilerError(
                 f"logarithms are learnt of positive values only; row {wrong[0]} has {numbers[wrong[0]]}; "
-                "use transform='none'"
+                "check the measurements, or use transform='none'"
             )
         if not any_number:
             if len(numbers) < self._predictor.minimum:
@@ -303,9 +295,9 @@ class LearnedProfiler(Profiler):
                     f"all {len(numbers)} values of {self.name!r} are {numbers[0]:g}: nothing can be learnt from a "
                     "constant; check the measurement, or measure architectures that differ more"
                 )
-        factors = np.ones(len(numbers)) if weights is None else _numbers("weights", weights)
+        factors = np.ones(len(numbers)) if weights is None else as_numbers("weights", weights)
         if factors.shape != numbers.shape or not np.isfinite(factors).all() or (factors <= 0).any():
-            raise ProfilerError(f"weights are {len(numbers)} finite numbers above 0, got {weights!r}")
+            raise ProfilerError(f"weights are {len(numbers)} finite numbers above 0, got {reprlib.repr(weights)}")
         return Samples(codes, numbers, factors)
 
     def _candidates(self, architectures: Candidates | Codes | Iterable[Architecture]) -> Candidates:
@@ -489,7 +481,7 @@ class LearnedProfiler(Profiler):
             raise ProfilerError(
                 f"{os.fspath(path)!r} was saved by another class; load it by "
                 "TransferProfiler.load(path, space, source), MultiSourceProfiler.load(path, space, sources), "
-                "GraphSources.load(path, space) or HardwareModel.load(path, space)"
+                "GraphSources.load(path, space), SourceDevices.load(path, space) or HardwareModel.load(path, space)"
             )
         made = cls(
             space,

@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from nasmw.candidates import Floats
 from nasmw.errors import ProfilerError
+from nasmw.profilers.learned.predictor import as_numbers
+from nasmw.profilers.learned.scores import ranks
 
 __all__ = ["DeviceSplit", "rank_correlations", "split_devices"]
 
@@ -40,9 +42,10 @@ def rank_correlations(latencies: npt.ArrayLike) -> Floats:
         latencies: ``(n, d)``, NaN where not measured.
 
     Raises:
-        ProfilerError: If two devices share fewer than three networks, or one has equal latencies for all of them.
+        ProfilerError: If latencies are no matrix of numbers, two devices share fewer than three networks, or one has
+            equal latencies for all of them.
     """
-    values = np.asarray(latencies, dtype=np.float64)
+    values = as_numbers("latencies", latencies)
     if values.ndim != 2:
         raise ProfilerError(f"latencies are a matrix of networks and devices, got the shape {values.shape}")
     known = np.isfinite(values)
@@ -52,21 +55,24 @@ def rank_correlations(latencies: npt.ArrayLike) -> Floats:
         for second in range(first):
             shared = known[:, first] & known[:, second]
             if shared.sum() < FEWEST:
-                raise ProfilerError(f"devices {second} and {first} share {shared.sum()} networks; three are needed")
-            ranks = [_ranks(values[shared, device]) for device in (first, second)]
-            if not ranks[0].any() or not ranks[1].any():
-                raise ProfilerError(f"all latencies that devices {second} and {first} share are equal on one of them")
-            found[first, second] = found[second, first] = ranks[0] @ ranks[1]
+                raise ProfilerError(f"devices {second} and {first} share {shared.sum()} networks; {FEWEST} are needed")
+            both = {device: _unit_ranks(values[shared, device]) for device in (second, first)}
+            for device, own in both.items():
+                if not own.any():
+                    raise ProfilerError(
+                        f"all latencies that devices {second} and {first} share are equal on device {device}; leave it "
+                        "out, or measure networks that differ more"
+                    )
+            found[first, second] = found[second, first] = both[first] @ both[second]
     return found
 
 
-def _ranks(values: Floats) -> Floats:
+def _unit_ranks(values: Floats) -> Floats:
     """Return ranks of mean 0 and length 1, equal values sharing theirs; zeros where all are equal."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[places]
-    ranks -= ranks.mean()
-    length = float(np.linalg.norm(ranks))
-    return np.asarray(ranks / length if length > 0 else ranks)
+    found = ranks(values)
+    found -= found.mean()
+    length = float(np.linalg.norm(found))
+    return found / length if length > 0 else found
 
 
 def split_devices(latencies: npt.ArrayLike, sources: int, targets: int, rng: np.random.Generator) -> DeviceSplit:
@@ -82,6 +88,7 @@ def split_devices(latencies: npt.ArrayLike, sources: int, targets: int, rng: np.
         rng: It draws the halves to start from; the first of them becomes the sources.
 
     Raises:
+        TypeError: If a number is no whole one, or `rng` no generator.
         ProfilerError: If there are too few devices; all that `rank_correlations` raises.
 
     References:
@@ -98,6 +105,11 @@ def split_devices(latencies: npt.ArrayLike, sources: int, targets: int, rng: np.
     """
     weights = rank_correlations(latencies)
     d = len(weights)
+    for count in (sources, targets):
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+            raise TypeError(f"a number of devices is a whole number, got {count!r}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is a generator such as numpy.random.default_rng(0), got {rng!r}")
     if min(sources, targets) < 1 or sources + targets > d:
         raise ProfilerError(
             f"{sources} sources and {targets} targets, at least one of each, cannot be had of {d} devices"

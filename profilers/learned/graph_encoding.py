@@ -13,7 +13,7 @@ from nasmw.candidates import Candidates, Floats
 from nasmw.errors import ProfilerError
 from nasmw.profilers.learned.encodings import Encoding, Group
 from nasmw.profilers.learned.graphs import Graphs, graphs_of
-from nasmw.profilers.learned.layers import LayerWork
+from nasmw.profilers.learned.layers import LayerWork, needed_parts
 from nasmw.space import Space
 
 __all__ = ["JOINED", "OPERATIONS", "WORK", "GraphEncoding"]
@@ -85,12 +85,12 @@ class GraphEncoding(Encoding):
 
     def _encode(self, plan: _Plan, candidates: Candidates, active: npt.NDArray[np.bool_]) -> Floats:
         graphs: Graphs = graphs_of(candidates)
-        n = len(candidates)
+        n, m = graphs.operations.shape
         one_hot = graphs.operations[:, :, None] == np.arange(len(plan.vocabulary))
-        columns = [one_hot.reshape(n, -1), graphs.adjacency.reshape(n, -1)]
+        columns = [one_hot.reshape(n, m * len(plan.vocabulary)), graphs.adjacency.reshape(n, m * m)]
         if plan.amounts:
             values = _amounts(plan.parts, len(plan.nodes), len(plan.amounts), candidates)
-            columns.append(((values - plan.centre) / plan.size).reshape(n, -1))
+            columns.append(((values - plan.centre) / plan.size).reshape(n, m * len(plan.amounts)))
         return np.concatenate(columns, axis=1, dtype=np.float64)
 
     def names(self, space: Space) -> tuple[str, ...]:
@@ -120,12 +120,7 @@ SAMPLE = 1024
 
 def _parts(space: Space, nodes: tuple[str, ...]) -> tuple[tuple[_Part, ...], tuple[str, ...]]:
     """Return what the parts of networks cost, each for the node that has most of its choices; and the columns."""
-    parts = [] if space.parts is None else list(space.parts())
-    if not parts or any(part.layers is None for part in parts):
-        raise ProfilerError(
-            f"the encoding 'graph(work)' needs a space that describes its layers, and {space!r} does not; take "
-            "'graph', or make the space with `parts`"
-        )
+    parts = needed_parts(space, "graph(work)", "graph")
     chosen_by = [set(node.split(", ")) for node in nodes]
     columns: dict[str, int] = {}
     found: list[tuple[int, tuple[int, ...], list[dict[str, float]], list[int]]] = []

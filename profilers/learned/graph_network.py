@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from nasmw.candidates import Floats
 from nasmw.errors import ProfilerError
-from nasmw.profilers.learned.encodings import Features
+from nasmw.profilers.learned.encodings import Features, Group
 from nasmw.profilers.learned.graph_encoding import JOINED, OPERATIONS, WORK
 from nasmw.profilers.learned.monotone import Monotone
 from nasmw.profilers.learned.predictor import Arrays, Prediction, Predictor, number, whole
+from nasmw.profilers.learned.scores import ranks
+from nasmw.profilers.learned.trained_encodings import seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nasmw.profilers.learned.graph_layers import GraphScorer, Sizes
 
-__all__ = ["GraphNetwork", "HardwareEmbedding"]
+__all__ = ["GraphNetwork", "HardwareEmbedding", "graph_groups"]
 
 HardwareEmbedding = Literal["operation", "network", "none"]
 SOURCE, OWN = "source/", "own/"
@@ -32,6 +32,21 @@ BLOCK = 512
 MOST_DEVICES = 8
 """So many devices at most take part in one step."""
 FINITE = number("a number above 0", lambda x: 0.0 < x < math.inf)
+
+
+def graph_groups(groups: Sequence[Group]) -> dict[str, Group]:
+    """Return groups of columns by name, a graph among them.
+
+    Raises:
+        ProfilerError: If there is no graph.
+    """
+    found = {group.name: group for group in groups}
+    if OPERATIONS not in found or JOINED not in found:
+        raise ProfilerError(
+            "the predictor 'graph_network' learns from graphs: give the encoding 'graph' or 'graph(work)', with "
+            f"others behind it if wished; got {[group.name for group in groups]}"
+        )
+    return found
 
 
 def _embedding(value: object) -> HardwareEmbedding:
@@ -122,12 +137,13 @@ class GraphNetwork(Predictor):
 
     # -- learning -----------------------------------------------------------------------------------------------
 
-    def learn_sources(self, features: Features, values: Floats) -> None:
+    def learn_sources(self, features: Features, values: Floats, names: Sequence[str] = ()) -> None:
         """Learn from source devices, from scratch.
 
         Args:
             features: Of ``n`` architectures.
             values: ``(n, d)``, one column for each device, in any unit; NaN where there is no measurement.
+            names: Of the devices, for messages; their numbers by default.
 
         Raises:
             ProfilerError: If there is no device, or one has fewer than two values that differ.
@@ -140,9 +156,12 @@ class GraphNetwork(Predictor):
         for device, column in enumerate(values.T):
             known = column[np.isfinite(column)]
             if len(known) < 2 or not np.ptp(known):
-                raise ProfilerError(f"source number {device} has no two values that differ: there is no order to learn")
+                source = repr(names[device]) if names else f"number {device}"
+                raise ProfilerError(
+                    f"the source {source} has no two values that differ: there is no order to learn; leave it out"
+                )
         inputs, sizes = self._read(features, values.shape[1])
-        with _drawn(self.seed):
+        with seeded(self.seed):
             scorer = _made(sizes)
             self._train(scorer, inputs, values, np.ones(len(values)))
         self.devices = values.shape[1]
@@ -153,13 +172,13 @@ class GraphNetwork(Predictor):
         inputs, sizes = self._read(features, max(self.devices, 1))
         found = []
         if not self._source:
-            with _drawn(self.seed):
+            with seeded(self.seed):
                 scorer = _made(sizes)
                 self._train(scorer, inputs, values[:, None], weights)
             found.append((0, scorer))
         else:
             for device in self._closest(inputs, sizes, values)[: self.starts]:
-                with _drawn(self.seed):
+                with seeded(self.seed):
                     scorer = _made(sizes, self._source)
                     self._tune(scorer, inputs, values, weights, device)
                 found.append((device, scorer))
@@ -256,12 +275,7 @@ class GraphNetwork(Predictor):
 
         from nasmw.profilers.learned.graph_layers import Sizes
 
-        groups = {group.name: group for group in features.groups}
-        if OPERATIONS not in groups or JOINED not in groups:
-            raise ProfilerError(
-                "the predictor 'graph_network' learns from graphs: give the encoding 'graph' or 'graph(work)', with "
-                f"others behind it if wished; got {[group.name for group in features.groups]}"
-            )
+        groups = graph_groups(features.groups)
         n = len(features)
         m = math.isqrt(groups[JOINED].stop - groups[JOINED].start)
         named = {OPERATIONS, JOINED, WORK}
@@ -325,16 +339,6 @@ class GraphNetwork(Predictor):
             setattr(self, name, value)
 
 
-@contextlib.contextmanager
-def _drawn(seed: int) -> Iterator[None]:
-    """Draw from a seed inside, and leave torch's own state as it was."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def _made(sizes: Sizes, arrays: Arrays | None = None) -> GraphScorer:
     """Return a network, its weights drawn or given."""
     import torch
@@ -368,13 +372,8 @@ def _scores(scorer: GraphScorer, inputs: _Inputs, device: int) -> Floats:
 
 def _rank_correlation(first: Floats, second: Floats) -> float:
     """Return Spearman's correlation; ties have their mean rank."""
-    ranks = [_ranks(first), _ranks(second)]
-    spreads = [float(np.std(own)) for own in ranks]
+    both = [ranks(first), ranks(second)]
+    spreads = [float(np.std(own)) for own in both]
     if not all(spreads):
         return 0.0
-    return float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())) / (spreads[0] * spreads[1]))
-
-
-def _ranks(values: Floats) -> npt.NDArray[np.float64]:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - 0.5 * (counts + 1))[places], dtype=np.float64)
+    return float(np.mean((both[0] - both[0].mean()) * (both[1] - both[1].mean())) / (spreads[0] * spreads[1]))

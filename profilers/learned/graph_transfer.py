@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -14,7 +15,9 @@ from nasmw.profilers.learned import files
 from nasmw.profilers.learned.base import LearnedProfiler, Transform
 from nasmw.profilers.learned.encoding_text import make_encoding
 from nasmw.profilers.learned.encodings import Encoding
-from nasmw.profilers.learned.graph_network import GraphNetwork
+from nasmw.profilers.learned.graph_network import GraphNetwork, graph_groups
+from nasmw.profilers.learned.layers import parts_of
+from nasmw.profilers.learned.predictor import as_numbers
 from nasmw.space import Space
 
 __all__ = ["GraphSources"]
@@ -39,7 +42,7 @@ class GraphSources:
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ProfilerError: If the encoding cannot be made.
+        ProfilerError: If the encoding cannot be made, or has no graph.
 
     Example:
         >>> from nasmw.testing import TableProfiler, toy_space
@@ -67,7 +70,7 @@ class GraphSources:
             raise TypeError(f"GraphSources takes a GraphNetwork as its predictor, got {predictor!r}")
         self.space = space
         self.encoding = _usual(space) if encoding is None else make_encoding(encoding, given)
-        self.encoding.plan(space)
+        graph_groups(self.encoding.groups(space))
         self.predictor = GraphNetwork() if predictor is None else predictor.fresh()
         self.devices: tuple[str, ...] = ()
 
@@ -91,11 +94,11 @@ class GraphSources:
             ProfilerError: If candidates are of another space, there is no device, or values do not fit.
         """
         if not isinstance(values, Mapping) or not values:
-            raise ProfilerError(f"sources are learnt from values by device, of one at least; got {values!r}")
+            raise ProfilerError(f"sources are learnt from values by device, one or more; got {reprlib.repr(values)}")
         candidates = self._candidates(architectures)
         columns: list[Floats] = []
         for device, column in values.items():
-            numbers = np.asarray(column, dtype=np.float64)
+            numbers = as_numbers(f"values of {device!r}", column)
             if numbers.shape != (len(candidates),) or np.isinf(numbers).any():
                 raise ProfilerError(
                     f"values of {device!r} are one number for each of {len(candidates)} architectures, NaN where there "
@@ -103,7 +106,7 @@ class GraphSources:
                 )
             columns.append(numbers)
         predictor = self.predictor.fresh()
-        predictor.learn_sources(self.encoding.encode(candidates), np.stack(columns, axis=1))
+        predictor.learn_sources(self.encoding.encode(candidates), np.stack(columns, axis=1), tuple(values))
         self.predictor = predictor
         self.devices = tuple(values)
         return self
@@ -198,6 +201,4 @@ class GraphSources:
 
 
 def _usual(space: Space) -> Encoding:
-    parts = [] if space.parts is None else list(space.parts())
-    described = bool(parts) and all(part.layers is not None for part in parts)
-    return make_encoding("graph(work)" if described else "graph")
+    return make_encoding("graph(work)" if parts_of(space) else "graph")

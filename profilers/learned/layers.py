@@ -18,9 +18,10 @@ from nasmw.profilers.learned.encodings import Encoding, Term, space_of
 from nasmw.space import Space
 
 if TYPE_CHECKING:
+    from nasmw.spaces.family import Part
     from nasmw.spaces.layers import Conv, Placed, Size
 
-__all__ = ["LayerCounts", "LayerWork", "Operation", "PlacedCounts", "operations"]
+__all__ = ["LayerCounts", "LayerWork", "Operation", "PlacedCounts", "needed_parts", "operations", "parts_of"]
 
 
 @attrs.frozen
@@ -86,6 +87,27 @@ def _convolution(conv: Conv, size: Size) -> Operation:
     return Operation(kind, cost.macs, cost.params, conv.inputs * size[0] * size[1] + conv.outputs * height * width)
 
 
+def parts_of(space: Space) -> list[Part]:
+    """Return the parts of a space's networks; none where it does not say of which layers each of them consists."""
+    parts: list[Part] = [] if space.parts is None else list(space.parts())
+    return parts if all(part.layers is not None for part in parts) else []
+
+
+def needed_parts(space: Space, encoding: str, other: str) -> list[Part]:
+    """Return the parts of a space's networks for an encoding that cannot do without.
+
+    Raises:
+        ProfilerError: If there are none; names another encoding to take.
+    """
+    parts = parts_of(space)
+    if not parts:
+        raise ProfilerError(
+            f"the encoding {encoding!r} needs a space that describes its layers, and {space!r} does not; take "
+            f"{other!r}, or make the space with `parts`"
+        )
+    return parts
+
+
 @attrs.frozen(eq=False)
 class _Plan:
     """The columns, what they are divided by, and of each part of a network its choices, its columns and its values."""
@@ -114,12 +136,7 @@ class _OfLayers(Encoding):
         """Return what a layer adds to columns, by their names."""
 
     def _prepare(self, space: Space) -> _Plan:
-        parts = [] if space.parts is None else list(space.parts())
-        if not parts or any(part.layers is None for part in parts):
-            raise ProfilerError(
-                f"the encoding {str(self)!r} needs a space that describes its layers, and {space!r} does not; take "
-                "'slots', or make the space with `parts`"
-            )
+        parts = needed_parts(space, str(self), "slots")
         columns: dict[str, int] = {}
         found = []
         known: dict[Placed, Mapping[str, float]] = {}

@@ -12,6 +12,9 @@ __all__ = ["Monotone"]
 FLATTEST = 1e-3
 """The least slope beyond the samples, as a share of what spreads of values over spreads of scores are."""
 
+ALIKE = 1e-9
+"""Scores that differ by less are equal."""
+
 
 @attrs.frozen(eq=False)
 class Monotone:
@@ -45,10 +48,12 @@ class Monotone:
                 weight = total
             blocks.append((weight, score, value))
         knots, steps = np.array([block[1:] for block in blocks]).T
-        wide = max(float(np.ptp(scores)), 1e-9)
+        wide = float(np.ptp(scores))
         centre, level = np.average(scores, weights=weights), np.average(values, weights=weights)
         squares = np.average((scores - centre) ** 2, weights=weights)
         slope = float(np.average((scores - centre) * (values - level), weights=weights) / max(float(squares), 1e-18))
+        if wide < ALIKE:  # equal scores say nothing of how fast values rise
+            wide, slope = 1.0, 0.0
         slope = max(slope, FLATTEST * max(float(np.ptp(values)), 1e-9) / wide)
         return cls(
             np.concatenate([[knots[0] - wide], knots, [knots[-1] + wide]]),

@@ -18,11 +18,11 @@ from nasmw.profilers.learned.averaging import draw_variances
 from nasmw.profilers.learned.base import LearnedProfiler, Transform
 from nasmw.profilers.learned.encoding_text import make_encoding
 from nasmw.profilers.learned.encodings import Encoding, Features, Group, OneHot, Term
-from nasmw.profilers.learned.layers import LayerWork
-from nasmw.profilers.learned.predictor import Arrays, LeftOut, Prediction, Predictor, number, whole
+from nasmw.profilers.learned.layers import LayerWork, parts_of
+from nasmw.profilers.learned.predictor import Arrays, LeftOut, Prediction, Predictor, as_numbers, number, whole
 from nasmw.profilers.learned.samplers import choose_variance
 from nasmw.profilers.learned.scores import Scores
-from nasmw.profilers.learned.source_devices import matern, scaled_columns, squared_distances
+from nasmw.profilers.learned.source_devices import kept_whole, matern, scaled_columns, squared_distances
 from nasmw.profilers.learned.sources import SOURCE, TransferEncoding
 from nasmw.profilers.learned.structure import Structure
 from nasmw.space import Space
@@ -42,6 +42,8 @@ CONSTANT = 1.0
 """Around this variance the prior of the constant is centred."""
 POSITIVE = number("a number above 0", lambda value: 0.0 < value < np.inf)
 LEAST_WARPED = 1e-3
+MOST_COMPARED = 5000
+"""Candidates to choose from; kernels between so many take some two gigabytes."""
 
 
 @attrs.frozen(eq=False)
@@ -92,7 +94,7 @@ class MultiSourceEncoding(TransferEncoding):
         names += [f"{DIRECTIONS} {number}" for number in range(turned.shape[1])]
         start = len(names)
         groups = [Group(SOURCE, 0, len(scores)), Group(DIRECTIONS, len(scores), start)] if scores else []
-        whole_groups = [False] * len(groups) + [part.metric for part in self.encoding.parts]
+        whole_groups = [False] * len(groups) + kept_whole(self.encoding, space)
         groups += [Group(group.name, start + group.start, start + group.stop) for group in self.encoding.groups(space)]
         encoded = self.encoding._encode(inner, drawn, space.active(drawn.codes))
         columns = np.concatenate([scored, scored @ turned, encoded], axis=1)
@@ -134,10 +136,10 @@ def _directions(scored: Floats) -> Floats:
 
 
 def _warps(values: Iterable[float]) -> tuple[float, ...]:
-    warps = tuple(float(value) for value in values)
-    if not warps or not np.isfinite(warps).all():
+    warps = as_numbers("the warps of a MultiSource", list(values) if isinstance(values, Iterable) else values)
+    if warps.ndim != 1 or not len(warps) or not np.isfinite(warps).all():
         raise ProfilerError(f"MultiSource(warps=...) takes finite numbers, at least one, got {values!r}")
-    return warps
+    return tuple(warps.tolist())
 
 
 @attrs.frozen(eq=False)
@@ -196,8 +198,8 @@ class MultiSource(Predictor):
     predictions are averaged over variances that are drawn from their posterior, `draw_variances`, and over warps of the
     values with their marginal likelihoods as weights. A warp above 0 stretches what is great: of logarithms of
     latencies it makes latencies; one below 0 presses it together, which bears measurements that are much too long.
-    Priors are log-normal. The defaults, of values of variance 1, were compared with others on devices that no published
-    task has as a target: see `benchmarks/results/latency_tasks_choices.txt`.
+    Priors are log-normal. The defaults, of values of variance 1, were compared with others on sources of the published
+    tasks, held out, and on devices that are a target of none: see `benchmarks/results/latency_tasks_choices.txt`.
 
     Args:
         warps: The warps; see above.
@@ -353,10 +355,7 @@ def multi_source_encoding(space: Space) -> Encoding:
     The structure of the graph and one-hot choices; the work by kinds of operations where the space describes its
     layers.
     """
-    parts = [] if space.parts is None else list(space.parts())
-    if not parts or any(part.layers is None for part in parts):
-        return Structure() + OneHot()
-    return Structure() + LayerWork() + OneHot()
+    return Structure() + LayerWork() + OneHot() if parts_of(space) else Structure() + OneHot()
 
 
 class MultiSourceProfiler(LearnedProfiler):
@@ -419,6 +418,8 @@ class MultiSourceProfiler(LearnedProfiler):
             raise TypeError(f"{type(self).__name__} takes a Space first, got {type(space).__name__}")
         if predictor is not None and not isinstance(predictor, MultiSource):
             raise TypeError(f"the predictor of a {type(self).__name__} is a MultiSource, got {predictor!r}")
+        if not isinstance(sources, (Profiler, Iterable)):
+            raise TypeError(f"the sources of a {type(self).__name__} are profilers, got {sources!r}")
         every = [sources] if isinstance(sources, Profiler) else list(sources)
         inner = multi_source_encoding(space) if encoding is None else make_encoding(encoding, given)
         whole_encoding = MultiSourceEncoding(every, inner)
@@ -438,7 +439,8 @@ class MultiSourceProfiler(LearnedProfiler):
     def __repr__(self) -> str:
         on = f" on {self.device}" if self.device else ""
         sources = ", ".join(f"{source.name!r} on {source.device or 'no device'}" for source in self.sources)
-        return f"<{type(self).__name__} {self.name!r}{f' [{self.unit}]' if self.unit else ''}{on} from {sources}>"
+        unit = f" [{self.unit}]" if self.unit else ""
+        return f"<{type(self).__name__} {self.name!r}{unit}{on} from {sources or 'no sources'}>"
 
     def to_measure(self, candidates: Candidates, n: int) -> npt.NDArray[np.intp]:
         """Return which of some candidates to measure for the fit, the most telling first.
@@ -455,8 +457,14 @@ class MultiSourceProfiler(LearnedProfiler):
             ``(n,)`` row numbers.
 
         Raises:
-            ProfilerError: If there are fewer candidates than `n`.
+            TypeError: If `n` is no whole number.
+            ProfilerError: If there are fewer candidates than `n`, or more than 5,000.
         """
+        if len(candidates) > MOST_COMPARED:
+            raise ProfilerError(
+                f"to_measure compares all candidates with all, and takes up to {MOST_COMPARED} of them, got "
+                f"{len(candidates)}; some hundred random ones are enough"
+            )
         features = self.encoding.encode(self._candidates(candidates))
         assert isinstance(self._predictor, MultiSource)
         variances = self._predictor.prior(features.groups)
@@ -486,7 +494,7 @@ class MultiSourceProfiler(LearnedProfiler):
         """
         header, arrays = files.read(path, space)
         with files.damaged(path):
-            if header["predictor"]["kind"] != MultiSource.kind:
+            if not header.get("encoding", "").startswith("sources("):
                 raise ProfilerError(
                     f"{os.fspath(path)!r} was saved by no MultiSourceProfiler; use LearnedProfiler.load"
                 )
@@ -504,8 +512,8 @@ class MultiSourceProfiler(LearnedProfiler):
             )
             if str(made.encoding) != header["encoding"]:
                 raise ProfilerError(
-                    f"{os.fspath(path)!r} was saved with other sources than {', '.join(map(repr, made.sources))}: "
-                    "their values differ; load it with the sources that it was fitted with"
+                    f"{os.fspath(path)!r} was saved with other sources than {list(made.sources)}: their values differ; "
+                    "load it with the sources that it was fitted with"
                 )
             made._restore(path, header, arrays)
             return made

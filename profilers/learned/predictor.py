@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import numbers
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar, cast
@@ -22,6 +23,7 @@ __all__ = [
     "Linear",
     "Prediction",
     "Predictor",
+    "as_numbers",
     "make_predictor",
     "number",
     "predictor_class",
@@ -157,6 +159,20 @@ def whole(least: int) -> Callable[[Any, attrs.Attribute[Any], object], None]:
             raise ProfilerError(f"{name} takes a whole number of at least {least}, got {value!r}")
 
     return check
+
+
+def as_numbers(what: str, values: npt.ArrayLike) -> Floats:
+    """Return values as float64; `what` names them.
+
+    Raises:
+        ProfilerError: If they are no real numbers.
+    """
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ProfilerError(f"{what} are numbers; got {reprlib.repr(values)} ({error})") from None
 
 
 def number(wanted: str, holds: Callable[[float], bool]) -> Callable[[Any, attrs.Attribute[Any], object], None]:

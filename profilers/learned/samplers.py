@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Floats
 from nasmw.errors import ProfilerError
+from nasmw.profilers.learned.predictor import as_numbers
+from nasmw.space import check_draw
 
 __all__ = ["choose_buckets", "choose_cosine", "choose_kmeans", "choose_random", "choose_variance"]
 
@@ -28,6 +28,7 @@ def choose_random(m: int, n: int, rng: np.random.Generator) -> Rows:
         rng: The random numbers.
 
     Raises:
+        TypeError: If `n` is no whole number, or `rng` no generator; so with all functions here.
         ProfilerError: If there are fewer than `n`.
 
     Example:
@@ -35,6 +36,7 @@ def choose_random(m: int, n: int, rng: np.random.Generator) -> Rows:
         20
     """
     _check(m, n)
+    check_draw(n, rng)
     return np.asarray(rng.choice(m, n, replace=False), dtype=np.intp)
 
 
@@ -57,10 +59,11 @@ def choose_buckets(costs: npt.ArrayLike, n: int, rng: np.random.Generator) -> Ro
         >>> sorted((choose_buckets(np.arange(6.0), 3, np.random.default_rng(0)) // 2).tolist())
         [0, 1, 2]
     """
-    numbers = np.asarray(costs, dtype=np.float64)
+    numbers = as_numbers("costs", costs)
     if numbers.ndim != 1 or not np.isfinite(numbers).all():
         raise ProfilerError(f"costs are one finite number for each network, got an array of shape {numbers.shape}")
     _check(len(numbers), n)
+    check_draw(n, rng)
     order = np.lexsort((rng.random(len(numbers)), numbers))
     return np.array([rng.choice(bucket) for bucket in np.array_split(order, n)], dtype=np.intp)
 
@@ -88,6 +91,7 @@ def choose_kmeans(values: npt.ArrayLike, n: int, rng: np.random.Generator, *, ne
     """
     rows = _values(values)
     _check(len(rows), n)
+    check_draw(n, rng)
     centres = rows[_spread_out(rows, n, rng)]
     cluster = np.full(len(rows), -1)
     for _ in range(LLOYD):
@@ -155,13 +159,14 @@ def choose_variance(covariance: npt.ArrayLike, n: int, noise: float | npt.ArrayL
         >>> choose_variance(x @ x.T, 1, 0.1)
         array([2])
     """
-    left = np.array(covariance, dtype=np.float64)
+    left = np.array(as_numbers("covariances", covariance))
     if left.ndim != 2 or left.shape[0] != left.shape[1] or not np.isfinite(left).all():
         raise ProfilerError(f"a covariance is a square matrix of finite numbers, got one of shape {left.shape}")
     _check(len(left), n)
-    noises = np.broadcast_to(np.asarray(noise, dtype=np.float64), len(left))
-    if not (noises > 0).all():
-        raise ProfilerError(f"the variance of a measurement is above 0, got {noises.min()}")
+    given = as_numbers("variances of measurements", noise)
+    if given.shape not in ((), (len(left),)) or not np.isfinite(given).all() or not (given > 0).all():
+        raise ProfilerError(f"the variance of a measurement (one for all or for each row) is above 0, got {noise!r}")
+    noises = np.broadcast_to(given, len(left))
     chosen: list[int] = []
     for _ in range(n):
         falls = (left**2).sum(axis=0) / (np.maximum(np.diagonal(left), 0.0) + noises)
@@ -174,12 +179,15 @@ def choose_variance(covariance: npt.ArrayLike, n: int, noise: float | npt.ArrayL
 
 
 def _check(m: int, n: int) -> None:
+    for number in (m, n):
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+            raise TypeError(f"a number of networks is a whole number, got {number!r}")
     if not 1 <= n <= m:
-        raise ProfilerError(f"{n} of {m} networks cannot be chosen")
+        raise ProfilerError(f"{n} of {m} networks cannot be chosen: it takes at least 1, and no more than there are")
 
 
 def _values(values: npt.ArrayLike) -> Floats:
-    rows: npt.NDArray[Any] = np.array(values, dtype=np.float64)
+    rows = np.array(as_numbers("encodings", values))
     if rows.ndim != 2 or not np.isfinite(rows).all():
         raise ProfilerError(f"an encoding is a row of finite numbers for each network, got the shape {rows.shape}")
     return rows

@@ -7,11 +7,17 @@ import numpy as np
 
 from nasmw.candidates import Floats
 
-__all__ = ["Scores", "normal_scores"]
-
+__all__ = ["Scores", "normal_scores", "ranks"]
 
 ALIKE = 12
 """So many digits of the range tell values apart: sums in another order are the same value."""
+
+
+def ranks(values: Floats) -> Floats:
+    """Return the rank of each value from 1 on, ``(n,)``; equal ones share the mean of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    shared: Floats = np.cumsum(counts) - (counts - 1) / 2.0
+    return shared[places]
 
 
 def normal_scores(values: Floats) -> Floats:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,14 @@ import numpy.typing as npt
 from nasmw.candidates import Architecture, Candidates, Codes, Floats
 from nasmw.errors import OrderError, ProfilerError
 from nasmw.profiler import Profiler
+from nasmw.profilers.learned import files
 from nasmw.profilers.learned.encoding_text import make_encoding
 from nasmw.profilers.learned.encodings import Encoding, Group
+from nasmw.profilers.learned.predictor import as_numbers
 from nasmw.profilers.learned.scores import Scores
 from nasmw.space import Space
 
-__all__ = ["SourceDevice", "SourceDevices", "matern", "scaled_columns", "squared_distances"]
+__all__ = ["SourceDevice", "SourceDevices", "kept_whole", "matern", "scaled_columns", "squared_distances"]
 
 DRAWN = 2048
 """So many random networks say how features are scaled."""
@@ -25,6 +28,8 @@ NOISE = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Tried as the variance of the noise beside that of the kernel, for each device apart."""
 BLOCK = 1024
 LEAST_NETWORKS = 3
+MODEL = "source devices"
+"""What files call it."""
 LEAST = 1e-9
 
 
@@ -46,6 +51,11 @@ def squared_distances(first: Floats, second: Floats) -> Floats:
     squares += (first**2).sum(axis=1)[:, None]
     squares += (second**2).sum(axis=1)
     return np.maximum(squares, 0.0, out=squares)
+
+
+def kept_whole(encoding: Encoding, space: Space) -> list[bool]:
+    """Return of each group of an encoding's columns whether they keep their sizes beside each other."""
+    return [part.metric for part in encoding.parts for _ in part.groups(space)]
 
 
 def scaled_columns(values: Floats, groups: Sequence[Group], whole: Sequence[bool]) -> tuple[Floats, Floats]:
@@ -91,7 +101,7 @@ class SourceDevices:
         unit: Its unit.
 
     Raises:
-        TypeError: If `space` is none.
+        TypeError: If `space` is none, or `devices` are no list of strings.
         ProfilerError: If there are no devices, two have one name, or the space lacks what the encoding encodes.
 
     References:
@@ -111,7 +121,7 @@ class SourceDevices:
     def __init__(
         self,
         space: Space,
-        devices: Sequence[str],
+        devices: Iterable[str],
         encoding: Encoding | str = "slots",
         *,
         name: str = "latency_ms",
@@ -119,19 +129,23 @@ class SourceDevices:
     ) -> None:
         if not isinstance(space, Space):
             raise TypeError(f"SourceDevices takes a Space first, got {type(space).__name__}")
-        if not devices or len(set(devices)) < len(devices):
-            raise ProfilerError(f"sources are one or more devices with names of their own, got {list(devices)}")
-        self.space = space
+        if isinstance(devices, str) or not isinstance(devices, Iterable):
+            raise TypeError(f"SourceDevices takes a list of names of devices, got {devices!r}")
         self.devices = tuple(devices)
+        if unnamed := [device for device in self.devices if not isinstance(device, str)]:
+            raise TypeError(f"the name of a device is a string, got {unnamed[0]!r}")
+        if not self.devices or len(set(self.devices)) < len(self.devices):
+            raise ProfilerError(f"sources are one or more devices with names of their own, got {list(self.devices)}")
+        self.space = space
         self.encoding = make_encoding(encoding)
         self.name = name
         self.unit = unit
         groups = self.encoding.groups(space)
         drawn = self.encoding.encode(space.sample(DRAWN, np.random.default_rng(0))).values
-        self._centre, self._factors = scaled_columns(drawn, groups, [part.metric for part in self.encoding.parts])
+        self._centre, self._factors = scaled_columns(drawn, groups, kept_whole(self.encoding, space))
         self._groups = groups
         self._known: Floats | None = None
-        self._answers = np.zeros((0, len(devices)))
+        self._answers = np.zeros((0, len(self.devices)))
         self._curved = 0.0
         self._scores: tuple[Scores, ...] = ()
         self._last: tuple[bytes, Floats] | None = None
@@ -159,16 +173,22 @@ class SourceDevices:
                 a device are equal.
         """
         candidates = self._own(architectures)
-        numbers = np.asarray(values, dtype=np.float64)
+        numbers = as_numbers("values of sources", values)
         wanted = (len(candidates), len(self.devices))
-        if numbers.shape != wanted or len(candidates) < LEAST_NETWORKS or not np.isfinite(numbers).all():
+        if numbers.shape != wanted or len(candidates) < LEAST_NETWORKS:
             raise ProfilerError(
-                f"{self!r} learns from finite values of at least {LEAST_NETWORKS} networks, a column for each device: "
-                f"{wanted} were expected, got {numbers.shape}"
-                + ("" if np.isfinite(numbers).all() else ", and some are not finite; leave these networks out")
+                f"{self!r} learn from values of at least {LEAST_NETWORKS} networks, a column for each device: {wanted} "
+                f"were expected, got {numbers.shape}"
+            )
+        if len(holes := np.flatnonzero(~np.isfinite(numbers).all(axis=1))):
+            raise ProfilerError(
+                f"{len(holes)} of {len(numbers)} networks have values that are not finite, first row {holes[0]}; "
+                "leave these networks out, or devices on which few were measured"
             )
         if (equal := np.ptp(numbers, axis=0) == 0).any():
-            raise ProfilerError(f"all values of {self.devices[int(equal.argmax())]!r} are equal: nothing can be learnt")
+            raise ProfilerError(
+                f"all values of {self.devices[int(equal.argmax())]!r} are equal: nothing can be learnt; leave it out"
+            )
         scores = tuple(Scores.of(column) for column in numbers.T)
         target = np.stack([own.to(column) for own, column in zip(scores, numbers.T, strict=True)], axis=1)
         features = self._features(candidates)
@@ -193,17 +213,79 @@ class SourceDevices:
         Raises:
             OrderError: If nothing was learnt yet.
         """
-        candidates = self._own(architectures)
+        return self._said(self._own(architectures)).copy()
+
+    def _said(self, candidates: Candidates) -> Floats:
+        """Return what networks take; the array is kept, and is not to be changed."""
+        known = self._ready()
+        key = candidates.codes.tobytes()
+        last = self._last
+        if last is None or last[0] != key:  # each device is asked for the same networks in turn
+            blocks = [
+                self._block(candidates[start : start + BLOCK], known) for start in range(0, len(candidates), BLOCK)
+            ]
+            last = self._last = key, np.concatenate([np.zeros((0, len(self.devices))), *blocks])
+        return last[1]
+
+    def _ready(self) -> Floats:
+        """Return the features of the networks that were learnt from."""
         if self._known is None:
             raise OrderError(f"{self!r} have learnt nothing yet; call fit(architectures, values)")
-        key = candidates.codes.tobytes()
-        if self._last is None or self._last[0] != key:  # each device is asked for the same networks in turn
-            blocks = [
-                self._block(candidates[start : start + BLOCK], self._known)
-                for start in range(0, len(candidates), BLOCK)
-            ]
-            self._last = key, np.concatenate([np.zeros((0, len(self.devices))), *blocks])
-        return self._last[1]
+        return self._known
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what was learnt to a file that holds no pickled objects.
+
+        Raises:
+            OrderError: If nothing was learnt yet.
+        """
+        arrays = {"known": self._ready(), "answers": self._answers, "curved": np.array(self._curved)}
+        for number, own in enumerate(self._scores):
+            arrays |= {f"values{number}": own.values, f"scores{number}": own.scores}
+        header = {
+            "space": self.space.fingerprint,
+            "space_name": self.space.name,
+            "source_encoding": str(self.encoding),
+            "encoding_fingerprint": self.encoding.fingerprint(self.space),
+            "devices": list(self.devices),
+            "name": self.name,
+            "unit": self.unit,
+            "model": MODEL,
+        }
+        files.write(path, header, arrays)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], space: Space, *, given: Mapping[str, Encoding] | None = None
+    ) -> SourceDevices:
+        """Return the devices that `save` wrote.
+
+        Args:
+            path: The file.
+            space: The space that it is about.
+            given: As for `LearnedProfiler.load`.
+
+        Raises:
+            FileNotFoundError: If there is no file.
+            ProfilerError: If it is no such file, or about another space or networks of other costs.
+        """
+        header, arrays = files.read(path, space)
+        with files.damaged(path):
+            if header.get("model") != MODEL:
+                raise ProfilerError(f"{os.fspath(path)!r} was saved by no SourceDevices; use LearnedProfiler.load")
+            encoding = make_encoding(header["source_encoding"], given)
+            made = cls(space, header["devices"], encoding, name=header["name"], unit=header["unit"])
+            if encoding.fingerprint(space) != header["encoding_fingerprint"]:
+                raise ProfilerError(
+                    f"{os.fspath(path)!r} was saved where the encoding {header['source_encoding']!r} gives other "
+                    f"numbers than on {space!r}: other costs, or an encoding learnt on another machine"
+                )
+            made._known, made._answers, made._curved = arrays["known"], arrays["answers"], float(arrays["curved"])
+            numbers = range(len(made.devices))
+            made._scores = tuple(Scores(arrays[f"values{number}"], arrays[f"scores{number}"]) for number in numbers)
+            # What does not fit together is to be found now, not at the first prediction.
+            made.values(space.sample(1, np.random.default_rng(0)))
+            return made
 
     def _own(self, architectures: Candidates | Codes | Iterable[Architecture]) -> Candidates:
         if not isinstance(architectures, Candidates):
@@ -254,4 +336,4 @@ class SourceDevice(Profiler):
         return True
 
     def _profile_batch(self, candidates: Candidates) -> Floats:
-        return self.sources.values(candidates)[:, self.number]
+        return self.sources._said(self.sources._own(candidates))[:, self.number].copy()

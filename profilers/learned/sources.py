@@ -74,6 +74,13 @@ class TransferEncoding(Encoding):
     def __str__(self) -> str:
         return f"transfer({self._digest}, {self.encoding})"
 
+    def fingerprint(self, space: Space) -> str:
+        """Return what tells the sources' values apart, to nine decimals, and the fingerprint of the encoding.
+
+        Sources that are computed differ in the last bits from machine to machine, and so do all columns.
+        """
+        return f"{self._digest} {self.encoding.fingerprint(space)}"
+
     def check(self, space: Space) -> None:
         """Check that the sources know the architectures of a space.
 

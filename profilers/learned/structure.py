@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Floats
-from nasmw.errors import ProfilerError
 from nasmw.profilers.learned.encodings import Encoding, Term
 from nasmw.profilers.learned.graphs import ABSENT, INPUT, NOTHING, OUTPUT, Graphs, graphs_of
-from nasmw.profilers.learned.layers import operations
+from nasmw.profilers.learned.layers import needed_parts, operations
 from nasmw.space import Space
 
 if TYPE_CHECKING:
@@ -148,12 +147,7 @@ class Blocks(Encoding):
         return "blocks"
 
     def _prepare(self, space: Space) -> _Embedded:
-        parts = [] if space.parts is None else list(space.parts())
-        if not parts or any(part.layers is None for part in parts):
-            raise ProfilerError(
-                f"the encoding 'blocks' needs a space that describes its layers, and {space!r} does not; take 'slots', "
-                "or make the space with `parts`"
-            )
+        parts = needed_parts(space, "blocks", "slots")
         kinds: dict[str, int] = {}
         rows: list[Counter[int]] = []
         found: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
@@ -213,13 +207,15 @@ def _work(layers: Any) -> Iterator[tuple[str, int]]:
 
 def _directions(work: Floats) -> Floats:
     """Return the leading directions of the kernel of rows of work, ``(n, r)``; rows without any work are 0."""
+    some = work.any(axis=1)
+    if not some.any():
+        return np.zeros((len(work), 0))
     columns = np.log1p(work)
     size = columns.std(axis=0)
     columns = columns[:, size > 0] / size[size > 0]
     squares = ((columns[:, None, :] - columns[None, :, :]) ** 2).sum(axis=2)
     scaled = np.sqrt(5.0 * squares / max(float(squares.mean()), 1e-300))
     kernel = (1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled)
-    some = work.any(axis=1)
     kernel *= np.outer(some, some)
     lengths, sides = np.linalg.eigh(kernel)
     order = np.argsort(lengths)[::-1]

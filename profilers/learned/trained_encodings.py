@@ -112,7 +112,7 @@ class GraphPCA(TrainedEncoding):
         options: As for `TrainedEncoding`; no seed is needed, but it draws other architectures.
 
     Raises:
-        ProfilerError: If a word is unknown.
+        ProfilerError: If a word is unknown; at use, if all graphs of the space are alike.
 
     Example:
         >>> from nasmw.testing import toy_space
@@ -125,6 +125,8 @@ class GraphPCA(TrainedEncoding):
 
     def _learnt(self, space: Space, sample: Candidates) -> npt.NDArray[np.float64]:
         values = Adjacency().encode(sample).values
+        if not values.shape[1]:
+            raise ProfilerError(f"there is nothing that {self.text!r} could learn: all graphs of {space!r} are alike")
         centred = values - values.mean(axis=0)
         _, vectors = np.linalg.eigh(centred.T @ centred)
         axes = vectors[:, ::-1][:, : self.dimension]

@@ -17,7 +17,7 @@ from nasmw.profilers.learned import files
 from nasmw.profilers.learned.base import LearnedProfiler, Transform
 from nasmw.profilers.learned.encoding_text import default_encoding, make_encoding
 from nasmw.profilers.learned.encodings import Encoding, Features, Group
-from nasmw.profilers.learned.layers import LayerCounts, LayerWork
+from nasmw.profilers.learned.layers import LayerCounts, LayerWork, parts_of
 from nasmw.profilers.learned.predictor import Arrays, LeftOut, Linear, Prediction, Predictor
 from nasmw.profilers.learned.sources import NETWORK, SOURCE, TransferEncoding
 from nasmw.space import Space
@@ -269,10 +269,7 @@ def transfer_encoding(space: Space) -> Encoding:
     The work by kinds of operations, and the layers with their areas, where the space describes its layers; else the
     default encoding of learned profilers.
     """
-    parts = [] if space.parts is None else list(space.parts())
-    if not parts or any(part.layers is None for part in parts):
-        return default_encoding(space)
-    return LayerWork() + LayerCounts()
+    return LayerWork() + LayerCounts() if parts_of(space) else default_encoding(space)
 
 
 class TransferProfiler(LearnedProfiler):
@@ -411,7 +408,7 @@ class TransferProfiler(LearnedProfiler):
         """
         header, arrays = files.read(path, space)
         with files.damaged(path):
-            if header["predictor"]["kind"] != Transfer.kind:
+            if not header.get("encoding", "").startswith("transfer("):
                 raise ProfilerError(f"{os.fspath(path)!r} was saved by no TransferProfiler; use LearnedProfiler.load")
             made = cls(
                 space,
