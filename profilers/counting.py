@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from nasmw.errors import ProfilerError
 from nasmw.profilers.inputs import ExampleInput, ExampleLike
 from nasmw.profilers.operators import BLOCKS, HANDLES, KINDS, NORMALIZATION, POOLING, is_free
 
-__all__ = ["Count", "Uncounted", "count", "count_parameters", "report_uncounted", "untouched"]
+__all__ = ["Count", "Uncounted", "count", "count_parameters", "output_tensors", "report_uncounted", "untouched"]
 
 Uncounted = Literal["warn", "error", "ignore"]
 
@@ -51,9 +52,10 @@ class _Call(nn.Module):
     others that require a gradient.
     """
 
-    def __init__(self, model: nn.Module, example: ExampleInput) -> None:
+    def __init__(self, model: nn.Module, example: ExampleInput, what: str) -> None:
         super().__init__()
         self._run = model.__call__
+        self._what = what
         for number, parameter in enumerate(model.parameters()):
             self.register_parameter(f"parameter{number}", parameter)
         for number, buffer in enumerate(model.buffers()):
@@ -67,8 +69,34 @@ class _Call(nn.Module):
         for place, tensor in zip(self._places, tensors, strict=True):
             leaves[place] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self._structure)
-        outputs = pytree.tree_leaves(self._run(*args, **kwargs))
-        return tuple(leaf for leaf in outputs if isinstance(leaf, torch.Tensor)) or tensors
+        return tuple(output_tensors(self._run(*args, **kwargs), self._what))
+
+
+def output_tensors(outputs: Any, what: str) -> list[torch.Tensor]:
+    """Return the tensors that a network gives, those in containers and in attributes of records included.
+
+    Args:
+        outputs: What the network returned.
+        what: What messages call the network.
+
+    Raises:
+        ProfilerError: If there is none: then nothing that was computed is known to be needed.
+    """
+    found: list[torch.Tensor] = []
+    ahead, seen = [outputs], set[int]()
+    while ahead:
+        for leaf in pytree.tree_leaves(ahead.pop()):
+            if isinstance(leaf, torch.Tensor):
+                found.append(leaf)
+            elif id(leaf) not in seen and not isinstance(leaf, (str, type, types.ModuleType, nn.Module)):
+                seen.add(id(leaf))
+                ahead.append(list(_held_by(leaf)))
+    if not found:
+        raise ProfilerError(
+            f"{what} returns no tensors but {outputs!r}; what is to be counted is what its outputs depend on, so let "
+            "`forward` return them"
+        )
+    return found
 
 
 @contextmanager
@@ -104,6 +132,18 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     setattr(module, name, buffer)
 
 
+def _held_by(record: Any) -> Iterator[Any]:
+    """Yield what a container that PyTorch does not know holds, or the attributes of a record."""
+    if isinstance(record, Mapping):
+        yield from record.values()
+    elif isinstance(record, (list, tuple, set)):
+        yield from record
+    yield from getattr(record, "__dict__", {}).values()
+    for kind in type(record).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            yield getattr(record, name, None)
+
+
 def _marked(kind: str) -> Any:
     return lambda inputs, outputs: Counter({kind: 1})
 
@@ -136,11 +176,13 @@ def count(model: nn.Module, example: ExampleLike, *, what: str | None = None) ->
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ProfilerError(f"{what} has scripted modules, whose operators are hidden; count it before scripting them")
     with untouched(model):
-        analysis = FlopCountAnalysis(_Call(model, call), tuple(call.tensors()))
+        analysis = FlopCountAnalysis(_Call(model, call, what), tuple(call.tensors()))
         analysis.clear_op_handles().set_op_handle(**HANDLES).set_op_handle(**{kind: _marked(kind) for kind in BLOCKS})
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         try:
             counts = analysis.by_operator()
+        except ProfilerError:
+            raise
         except Exception as error:
             raise ProfilerError(
                 f"{what} does not run on an example input of shape {call.shapes()}: {type(error).__name__}: {error}"

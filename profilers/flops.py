@@ -24,7 +24,8 @@ class FlopsProfiler(NetworkProfiler):
 
     What the tables of this field call FLOPs are these MACs. They are those of convolutions, linear layers, matrix
     products, einsum, attention and recurrent layers; biases, activations, normalisation and pooling are not among
-    them. Networks are run in eval mode and stay as they are.
+    them, and neither is what no output of the network depends on: an exported network lacks it. Networks are run in
+    eval mode and stay as they are.
 
     Args:
         space: The space whose architectures are profiled; None to profile networks only.
@@ -39,8 +40,8 @@ class FlopsProfiler(NetworkProfiler):
         progress: Whether a bar is shown while tables are made.
 
     Raises:
-        ProfilerError: If a network of the space does not run on the example input, or has an operator that cannot be
-            counted and `uncounted` is ``"error"``.
+        ProfilerError: If a network of the space does not run on the example input, returns no tensor, or has an
+            operator that cannot be counted and `uncounted` is ``"error"``.
         TypeError: If the example input holds no tensor.
 
     Example:

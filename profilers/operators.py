@@ -208,7 +208,7 @@ def is_free(kind: str) -> bool:
     if packet is None:
         return False
     overloads = [getattr(packet, overload) for overload in packet.overloads()]
-    if any(torch.Tag.pointwise in overload.tags for overload in overloads):
+    if any({torch.Tag.pointwise, torch.Tag.inplace_view} & set(overload.tags) for overload in overloads):
         return True
     returned = [value.alias_info for overload in overloads for value in overload._schema.returns]
     return bool(returned) and all(alias is not None and not alias.is_write for alias in returned)

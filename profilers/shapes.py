@@ -6,9 +6,10 @@ and elementwise operators are answered by formulas of shapes, the others by PyTo
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,11 +22,13 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasmw.errors import ProfilerError
-from nasmw.profilers.counting import untouched
+from nasmw.profilers.counting import output_tensors, untouched
 from nasmw.profilers.inputs import ExampleInput, ExampleLike
 from nasmw.profilers.operators import is_known
 
 __all__ = ["Operation", "Trace", "trace"]
+
+RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 
 Shape = tuple[int, ...]
 aten = torch.ops.aten
@@ -38,7 +41,8 @@ class Operation:
     Attributes:
         module: The innermost module that was running.
         name: The operator's name, such as ``"convolution"``.
-        macs: Numbers whose product is the multiply-adds; None where there are none.
+        macs: Numbers whose product is the multiply-adds; None where there are none, and where no output of the network
+            depends on the result: a traced or exported network lacks such operators.
         written: For each tensor that it wrote, the shape.
         live: For each tensor that has to be in memory during the call, the bytes of an element and the shape.
         weights: Whether it multiplies by something that does not depend on the inputs of the network.
@@ -78,20 +82,46 @@ def trace(
         keep: Whether the network has to stay as it is; False spares the care for one that was built for this trace.
 
     Raises:
-        ProfilerError: If the network does not run on the example, or asks for the values of tensors.
+        ProfilerError: If the network does not run on the example, gives no tensor, or asks for the values of tensors.
     """
     call = ExampleInput.of(example)
-    recorder = _Recorder(float_bytes)
-    args, kwargs = pytree.tree_map_only(Tensor, recorder.input, (call.args, call.kwargs))
-    with untouched(model) if keep else _evaluating(model), _running(recorder.modules), recorder:
+    recorder = _Recorder(float_bytes, _held(model))
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # there, functions are taken apart in another way
+        args, kwargs = pytree.tree_map_only(Tensor, recorder.input, (call.args, call.kwargs))
+        stack.enter_context(untouched(model) if keep else _evaluating(model))
+        stack.enter_context(_running(recorder.modules))
+        if recurrent:
+            stack.enter_context(_Recurrent())
+        stack.enter_context(recorder)
         try:
-            outputs = model(*args, **kwargs)
+            outputs = output_tensors(model(*args, **kwargs), f"a {type(model).__name__}")
+        except ProfilerError:
+            raise
         except Exception as error:
             raise ProfilerError(
                 f"a {type(model).__name__} does not run on shapes of an example input of shape {call.shapes()}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-    return recorder.finish(model, pytree.tree_leaves(outputs), live)
+    return recorder.finish(model, outputs, live)
+
+
+def _held(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors of a network that have data: parameters, buffers and other attributes."""
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
+            if isinstance(tensor, Tensor) and not tensor.is_meta:
+                yield tensor
+
+
+class _Recurrent(TorchFunctionMode):
+    """Takes the data from the weights of recurrent layers, which PyTorch wants on the device of their inputs."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in RECURRENT:
+            args, kwargs = pytree.tree_map(_empty_of, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -129,20 +159,23 @@ class _Note:
     macs: Shape | None
     written: tuple[Shape, ...]
     reads: set[int]
+    writes: set[int]
     makes: list[int]
     weights: bool
+    unknown: bool
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, float_bytes: int | None) -> None:
+    def __init__(self, float_bytes: int | None, held: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.float_bytes = float_bytes
         self.modules: list[nn.Module] = []
         self.notes: list[_Note] = []
-        self.uncounted: set[str] = set()
         self._kept: list[Tensor] = []  # a storage that were freed could give its address to another one
         self._sizes: dict[int, Shape] = {}
         self._activations: set[int] = set()
+        self._lasting = {_storage(tensor) for tensor in held}  # outlives the pass: what writes there is needed
+        self._weights = set(self._lasting)  # of the network, or computed from its tensors alone; these have data
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -152,12 +185,13 @@ class _Recorder(TorchDispatchMode):
         """Return an argument without data, and count it as being in memory."""
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         self._made(empty)
-        self._activations.add(empty.untyped_storage()._cdata)
+        self._activations.add(_storage(empty))
+        self._lasting.add(_storage(empty))
         return empty
 
     def _made(self, tensor: Tensor) -> int | None:
         """Note a tensor; return its storage if no tensor with it was seen before."""
-        key: int = tensor.untyped_storage()._cdata
+        key = _storage(tensor)
         if key in self._sizes:
             return None
         self._kept.append(tensor)
@@ -169,40 +203,58 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
-        if not any(tensor.is_meta for tensor in tensors):
+        storages = {_storage(tensor) for tensor in tensors}
+        filled = not any(tensor.is_meta for tensor in tensors)
+        if filled and not storages & self._weights:
             return func(*args, **kwargs)
         if _is_composite(func):  # under inference mode functions arrive here that are made of operators
             with self:
                 return func.decompose(*args, **kwargs)
-        outputs = _run(func, name, args, kwargs)
+        outputs = func(*args, **kwargs) if filled else _run(func, name, args, kwargs)
         results = [outputs] if isinstance(outputs, Tensor) else _tensors(outputs)
         if _is_view(func):
             return outputs
         formula = MACS.get(name)
         macs = formula(args, results) if formula else None
-        if formula is None and not is_known(f"aten::{name}"):
-            self.uncounted.add(f"aten::{name}")
+        unknown = formula is None and not is_known(f"aten::{name}")
         made = [key for key in map(self._made, results) if key is not None]
-        reads = {tensor.untyped_storage()._cdata for tensor in tensors if tensor.is_meta}
+        writes = {_storage(result) for result in results}
         module = self.modules[-1] if self.modules else None
         written = tuple(tuple(result.shape) for result in results if result.numel())
         factors = [tensor for tensor in tensors if tensor.ndim > 1]
-        weights = not all(tensor.untyped_storage()._cdata in self._activations for tensor in factors)
-        if reads & self._activations:
-            self._activations.update(result.untyped_storage()._cdata for result in results)
-        self.notes.append(_Note(module, name, macs, written, reads & self._sizes.keys(), made, weights))
+        weights = not all(_storage(tensor) in self._activations for tensor in factors)
+        if filled:
+            self._weights |= writes
+        if storages & self._activations:
+            self._activations |= writes
+        reads = storages & self._sizes.keys()
+        self.notes.append(_Note(module, name, macs, written, reads, writes, made, weights, unknown))
         return outputs
 
-    def finish(self, model: nn.Module, outputs: Sequence[Any], live: bool) -> Trace:
+    def finish(self, model: nn.Module, outputs: Sequence[Tensor], live: bool) -> Trace:
         """Return the trace, with what is alive during each operator where that is wanted."""
         alive = self._alive(outputs) if live else [()] * len(self.notes)
+        needed = self._needed(outputs)
         operations = [
-            Operation(note.module or model, note.name, note.macs, note.written, tensors, note.weights)
-            for note, tensors in zip(self.notes, alive, strict=True)
+            Operation(
+                note.module or model, note.name, note.macs if counts else None, note.written, tensors, note.weights
+            )
+            for note, tensors, counts in zip(self.notes, alive, needed, strict=True)
         ]
-        return Trace(tuple(operations), frozenset(self.uncounted))
+        uncounted = {note.name for note, counts in zip(self.notes, needed, strict=True) if counts and note.unknown}
+        return Trace(tuple(operations), frozenset(f"aten::{name}" for name in uncounted))
 
-    def _alive(self, outputs: Sequence[Any]) -> list[tuple[Shape, ...]]:
+    def _needed(self, outputs: Sequence[Tensor]) -> list[bool]:
+        """Return for each operator whether an output depends on it, or a tensor that outlives the pass."""
+        wanted = {_storage(tensor) for tensor in outputs} | self._lasting
+        found = []
+        for note in reversed(self.notes):
+            found.append(bool(note.writes & wanted))
+            if found[-1]:
+                wanted |= note.reads
+        return found[::-1]
+
+    def _alive(self, outputs: Sequence[Tensor]) -> list[tuple[Shape, ...]]:
         """Return what is alive during each operator: a tensor is, from its making to its last use."""
         first = dict.fromkeys(self._sizes, 0)
         last = dict.fromkeys(self._sizes, 0)
@@ -210,7 +262,7 @@ class _Recorder(TorchDispatchMode):
             first.update(dict.fromkeys(note.makes, step))
             last.update(dict.fromkeys([*note.reads, *note.makes], step))
         for tensor in outputs:
-            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) in last:
+            if (key := _storage(tensor)) in last:
                 last[key] = len(self.notes)
         starting: dict[int, list[int]] = {}
         for key, step in first.items():
@@ -221,6 +273,12 @@ class _Recorder(TorchDispatchMode):
             alive = [key for key in alive if last[key] >= step] + starting.get(step, [])
             found.append(tuple(self._sizes[key] for key in alive))
         return found
+
+
+def _storage(tensor: Tensor) -> int:
+    """Return what tells the memory of a tensor, which its views share, from that of others."""
+    found: int = tensor.untyped_storage()._cdata
+    return found
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -251,7 +309,8 @@ def _is_view(func: Any) -> bool:
     """Return whether an operator only looks at its argument."""
     if func not in _VIEWS:
         aliases = [value.alias_info for value in func._schema.returns]
-        _VIEWS[func] = bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
+        looks = bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
+        _VIEWS[func] = looks or torch.Tag.inplace_view in func.tags
     return _VIEWS[func]
 
 

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasmw import profile
+from nasmw.errors import ProfilerError
 from nasmw.nn import LayerChoice, ModelSpace
-from nasmw.profilers import FlopsProfiler, ParamsProfiler
+from nasmw.profilers import ActivationsProfiler, FlopsProfiler, ParamsProfiler, PeakMemoryProfiler
+from nasmw.profilers.shapes import trace
 
 
 @attrs.frozen
@@ -74,6 +76,46 @@ class Heads(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
+class Adapted(nn.Module):
+    """A linear layer whose weight is a product of two others, computed in each pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Parameter(torch.zeros(2, 4)), nn.Parameter(torch.zeros(6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.up @ self.down)
+
+
+class Wasteful(nn.Module):
+    """Computes what nothing needs; an exported network lacks it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.dead = nn.Linear(4, 8), nn.Linear(4, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.dead(x).relu_()
+        return self.used(x)
+
+
+@attrs.define
+class Record:
+    """Outputs with names."""
+
+    scores: Tensor
+    more: dict[str, Any]
+
+
+class Recording(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Record:
+        return Record(self.one(x), {"all": [self.two(x)]})
+
+
 HEADS = 5 * 8 * 24 + 2 * (5 * 5 * 4) * 2 + 5 * 8 * 8
 CONV = 3 * 3 * 3 * 8
 """Multiply-adds of a convolution with kernels of 3 by 3 from 3 to 8 channels, at each place."""
@@ -113,6 +155,9 @@ CASES = {
     "layer norm": Case(lambda: nn.LayerNorm(16), (1, 5, 16), 0, 32),
     "layer norm without affine": Case(lambda: nn.LayerNorm(16, elementwise_affine=False), (1, 5, 16), 0, 0),
     "identity": Case(nn.Identity, (1, 3, 8, 8), 0, 0),
+    "weights computed from weights": Case(Adapted, (1, 4), 6 * 2 * 4 + 4 * 6, 20),
+    "a result that nothing needs": Case(Wasteful, (1, 4), 32, 4 * 8 + 8 + 4 * 16 + 16),
+    "outputs in a record": Case(Recording, (1, 4), 4 * 8 + 4 * 2, 50),
     "unused submodule": Case(Unused, (1, 4), 32, 4 * 8 + 8 + 4 * 16 + 16),
     "attention by matmuls": Case(lambda: Heads(False), (1, 5, 8), HEADS, 8 * 24 + 24 + 8 * 8 + 8),
     "scaled dot product attention": Case(lambda: Heads(True), (1, 5, 8), HEADS, 8 * 24 + 24 + 8 * 8 + 8),
@@ -224,4 +269,49 @@ def test_a_batch_of_three_costs_three_times_as_much(case: Case) -> None:
     shape = [*case.shape]
     shape[axis] = 3
     counted = profile(case.make(), [FlopsProfiler(None, torch.zeros(shape), uncounted="error")])
-    assert counted["macs"] == 3 * case.macs
+    of_weights = 6 * 2 * 4 if case.make is Adapted else 0
+    assert counted["macs"] == 3 * (case.macs - of_weights) + of_weights
+
+
+@EACH
+def test_the_mode_changes_nothing(case: Case) -> None:
+    """Inference mode and gradients; made and run in it, or outside."""
+
+    def counted(model: nn.Module) -> dict[str, float]:
+        example = torch.zeros(case.shape)
+        profilers = [
+            FlopsProfiler(None, example, uncounted="error"),
+            ParamsProfiler(None),
+            ActivationsProfiler(None, example),
+            PeakMemoryProfiler(None, example),
+        ]
+        return profile(model, profilers)
+
+    expected = counted(case.make())
+    assert (expected["macs"], expected["params"]) == (case.macs, case.params)
+    with torch.inference_mode():
+        made = case.make()
+        assert counted(made) == expected
+    assert counted(made) == expected
+    with torch.inference_mode():
+        assert counted(case.make()) == expected
+        assert counted(case.make().train()) == expected
+
+
+@EACH
+def test_shapes_alone_say_the_same_of_a_network_with_data(case: Case) -> None:
+    traced = trace(case.make(), torch.zeros(case.shape))
+    empty = trace(case.make().to("meta"), torch.zeros(case.shape))
+    assert traced.macs == empty.macs == case.macs
+    assert not traced.uncounted
+    assert [operation.written for operation in traced.operations] == [each.written for each in empty.operations]
+
+
+def test_a_network_without_outputs_is_refused() -> None:
+    class Silent(Unused):
+        def forward(self, x: Tensor) -> None:  # type: ignore[override]
+            self.last = self.used(x)
+
+    for profiler in (FlopsProfiler(None, torch.zeros(1, 4)), ActivationsProfiler(None, torch.zeros(1, 4))):
+        with pytest.raises(ProfilerError, match="a Silent returns no tensors but None; .* let `forward` return them"):
+            profile(Silent(), [profiler])

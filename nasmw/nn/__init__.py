@@ -11,10 +11,12 @@ from typing import Any
 from torch import nn
 
 from nasmw.nn.cell import Cell
-from nasmw.nn.decisions import InputChoice, LayerChoice, Repeat
-from nasmw.nn.elastic import Elastic, ElasticModule, elastic
+from nasmw.nn.decisions import InputChoice, LayerChoice
+from nasmw.nn.elastic import Elastic, elastic
+from nasmw.nn.elastic_module import ElasticModule
 from nasmw.nn.model_space import ModelSpace
 from nasmw.nn.reading import Place
+from nasmw.nn.repeat import Repeat
 from nasmw.nn.rules import Rule
 from nasmw.nn.switch import Gates, MixtureError
 from nasmw.nn.values import Value, ValueChoice, choice, derive, maximum, minimum

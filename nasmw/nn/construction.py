@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasmw.errors import SpaceError
+
+if TYPE_CHECKING:
+    from nasmw.nn.values import ValueChoice
 
 __all__ = ["Building", "Construction", "Drafting", "constructing", "current"]
 
@@ -48,12 +51,12 @@ class Drafting(Construction):
     """All options are made, and values that are chosen stay open.
 
     Attributes:
-        values: The labels of the values that were chosen by label.
+        values: The values that were made, by their identity.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.values: set[str] = set()
+        self.values: dict[Hashable, ValueChoice] = {}
 
 
 class Building(Construction):

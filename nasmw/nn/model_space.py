@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
-import linecache
 import re
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
@@ -15,14 +13,15 @@ import torch
 from torch import nn
 
 from nasmw.candidates import Architecture
-from nasmw.errors import NasmwError, SpaceError
+from nasmw.errors import SpaceError
 from nasmw.nn.construction import Building, Drafting, constructing, ongoing
 from nasmw.nn.decisions import Deciding
-from nasmw.nn.elastic import ElasticModule, record_options
+from nasmw.nn.elastic_module import ElasticModule, record_options
+from nasmw.nn.explain import explain_draft, explain_mixture
 from nasmw.nn.plain import inherit, plain_class
 from nasmw.nn.reading import Place, Reading, read
-from nasmw.nn.switch import Gates, MixtureError, Switch, gates_of
-from nasmw.nn.values import OpenValueError, is_open, leaves_of, resolved
+from nasmw.nn.switch import Gates, Switch, gates_of
+from nasmw.nn.values import leaves_of, resolved
 from nasmw.space import Space
 
 __all__ = ["ModelSpace"]
@@ -42,14 +41,17 @@ class _ModelSpaceMeta(type):
             try:
                 made = super().__call__(*args, **kwargs)
             except Exception as error:
-                _explain_draft(error)
+                explain_draft(error)
                 raise
         made._finish(*kept)
-        if unused := sorted(draft.values - set(made.names)):
-            raise SpaceError(
-                f"choice {unused[0]!r} was made and no module uses it; hand it to a layer of nasmw.nn, or keep it "
-                "as an attribute of a module"
-            )
+        used = {*made.names, *made._reading.names}
+        for identity, value in draft.values.items():
+            if identity not in used:
+                what = repr(value) if value.label is None else f"choice {value.label!r}"
+                raise SpaceError(
+                    f"{what} was made and no module uses it; hand it to a layer of nasmw.nn, or keep it as an "
+                    "attribute of a module. Modules in a plain list are unknown to PyTorch: use torch.nn.ModuleList"
+                )
         return made
 
 
@@ -116,6 +118,13 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
 
     def _finish(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Become a space, once `__init__` has run."""
+        for path, module in self.named_modules():
+            if "_reading" in vars(module):
+                raise SpaceError(
+                    f"module {path!r} of {type(self).__name__} is the model space {type(module).__name__!r}, which was "
+                    "made before and keeps its choices open; make it within `__init__`, then its choices belong to "
+                    f"{type(self).__name__}"
+                )
         found = read(self, _OWN)
         Space.__init__(self, found.choices, self._network, name=type(self).__name__, function_key=self._used)
         self._arguments = (args, kwargs)
@@ -164,7 +173,8 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         Args:
             architecture: The architecture.
             weights: Whether the network gets the weights and buffers of this supernet, copied, and cut where they are
-                elastic; else it has initial weights of its own, drawn from PyTorch's generator.
+                elastic, with their dtype and on their device; else it has initial weights of its own, drawn from
+                PyTorch's generator.
             seen_as: As for `Space.build`.
 
         Raises:
@@ -175,6 +185,24 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         if weights:
             inherit(self, model, self.decode(self.encode(architecture)))
         return model
+
+    def fresh(self) -> ModelSpace:
+        """Return this space once more: the same choices, and a supernet with initial weights of its own.
+
+        `__init__` runs again, with the arguments that this space was made with; weights are drawn from PyTorch's
+        generator, on the device and with the dtype that `__init__` gives them. Nothing is shared with this space.
+
+        Raises:
+            SpaceError: If `__init__` makes other choices this time.
+        """
+        args, kwargs = copy.deepcopy(self._arguments)
+        made: ModelSpace = type(self)(*args, **kwargs)
+        if made.fingerprint != self.fingerprint:
+            raise SpaceError(
+                f"{type(self).__name__} drafted another space the second time, with other choices; what it drafts must "
+                "follow from its arguments"
+            )
+        return made
 
     def _network(self, architecture: dict[str, Any]) -> nn.Module:
         args, kwargs = copy.deepcopy(self._arguments)
@@ -298,25 +326,8 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         try:
             return super().__call__(*args, **kwargs)
         except Exception as error:
-            self._explain(error)
+            explain_mixture(self, error, _OWN)
             raise
-
-    def _explain(self, error: Exception) -> None:
-        """Raise an error that says more, where an open value is behind one."""
-        if isinstance(error, MixtureError):
-            return
-        paths = {id(module): path for path, module in self.named_modules()}
-        for module in reversed(_modules_of(error.__traceback__, "forward")):
-            for name, value in vars(module).items():
-                if name in _OWN or isinstance(module, (Deciding, ElasticModule)) or not is_open(value):
-                    continue
-                path = paths.get(id(module), "")
-                where = f"module {path!r}" if path else "the space itself"
-                raise MixtureError(
-                    f"{where}, a {type(module).__name__}, looks at its attribute {name!r} in `forward`, which is "
-                    f"{value!r} and has no single value in a mixture; run one path at a time with space.activate, or "
-                    "let a LayerChoice decide between modules that each have one value"
-                ) from error
 
 
 class _Running:
@@ -344,58 +355,3 @@ _OWN = frozenset({"_arguments", "_reading", "_switch", "_activated", "choices", 
 _RESERVED = frozenset(
     name for name in {*vars(Space), *vars(ModelSpace), "choices", "name", "tables", "parts"} if name[:1] != "_"
 ) - {"forward"} | {"_arguments", "_reading", "_switch", "_activated", "_build", "_code", "_column", "_gates", "_sizes"}
-
-
-# -- errors of a draft ------------------------------------------------------------------------------------------
-
-
-def _modules_of(trace: TracebackType | None, function: str) -> list[nn.Module]:
-    """Return the modules whose method of some name was running where an exception was raised, outermost first."""
-    found = []
-    while trace is not None:
-        module = trace.tb_frame.f_locals.get("self")
-        if trace.tb_frame.f_code.co_name == function and isinstance(module, nn.Module):
-            found.append(module)
-        trace = trace.tb_next
-    return found
-
-
-_ASSIGNED = re.compile(r"^\s*self\.(\w+)\s*(?::[^=]+)?=[^=]")
-
-
-def _explain_draft(error: Exception) -> None:
-    """Raise an error that names the module whose `__init__` met an open value, where that is what happened."""
-    trace = error.__traceback__
-    path: list[str] = []
-    culprit: tuple[nn.Module, str, object] | None = None
-    named = 0
-    while trace is not None:
-        frame = trace.tb_frame
-        module = frame.f_locals.get("self")
-        if frame.f_code.co_name == "__init__" and isinstance(module, nn.Module):
-            line = linecache.getline(frame.f_code.co_filename, trace.tb_lineno)
-            assigned = _ASSIGNED.match(line)
-            arguments = inspect.getargvalues(frame)
-            given = {name: frame.f_locals[name] for name in arguments.args[1:] if name in frame.f_locals}
-            held = next(((name, value) for name, value in given.items() if is_open(value)), None)
-            if held is not None:
-                culprit, named = (module, *held), len(path)
-            elif isinstance(error, OpenValueError):
-                culprit, named = (module, "", None), len(path)
-            path.append(assigned[1] if assigned else type(module).__name__)
-        trace = trace.tb_next
-    if culprit is None:
-        return
-    module, argument, value = culprit
-    if isinstance(error, NasmwError) and not isinstance(error, OpenValueError):
-        return
-    inner = ".".join(path[:named]) or "the space itself"
-    what = f"{type(module).__module__}.{type(module).__qualname__}"
-    if argument:
-        name = type(module).__name__
-        layer = f"nasmw.nn.{name}" if what.startswith("torch.nn.") else f"nasmw.nn.elastic({name})"
-        raise SpaceError(
-            f"module {inner!r}: {what} was given {value!r} as `{argument}` and has no hook for it "
-            f"({type(error).__name__}: {error}); make it by {layer}, which takes value choices"
-        ) from error
-    raise SpaceError(f"module {inner!r}: {error}") from error

@@ -12,7 +12,7 @@ from torch import nn
 
 from nasmw.errors import BuildError
 from nasmw.nn.decisions import Deciding
-from nasmw.nn.elastic import ElasticModule
+from nasmw.nn.elastic_module import ElasticModule
 from nasmw.nn.rules import cut
 from nasmw.nn.values import resolved
 
@@ -125,4 +125,4 @@ def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
         )
     with torch.no_grad():
         for name, tensor in source.items():
-            target[name].copy_(tensor)
+            target[name].data = tensor.detach().clone()

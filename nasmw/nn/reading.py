@@ -13,7 +13,7 @@ from nasmw.choice import Choice
 from nasmw.errors import SpaceError
 from nasmw.nn.construction import Key
 from nasmw.nn.decisions import Deciding
-from nasmw.nn.elastic import ElasticModule
+from nasmw.nn.elastic_module import ElasticModule
 from nasmw.nn.values import Value, ValueChoice, combinations, is_open, leaves_of, resolved
 
 __all__ = ["Place", "Reading", "read"]
@@ -119,7 +119,8 @@ def read(root: nn.Module, ignored: frozenset[str]) -> Reading:
 
 def _shown(place: Place) -> str:
     role = f" ({place.role})" if place.role else ""
-    return f"{place.path or 'the space itself'!r}{role}, a {type(place.module).__name__}"
+    kind = place.module.plain if isinstance(place.module, ElasticModule) else type(place.module)
+    return f"{place.path or 'the space itself'!r}{role}, a {kind.__name__}"
 
 
 def values_at(module: nn.Module, ignored: frozenset[str]) -> Iterator[tuple[str, Any]]:

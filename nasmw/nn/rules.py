@@ -27,10 +27,12 @@ class Rule:
             these alone run as one layer of the greatest size, with the expected tensors.
         axis: The axis of inputs and outputs whose size these arguments decide, where a layer cannot run so: it runs
             once for each size, on the leading part of its inputs, and outputs are filled up with zeros. None: never.
+        positional: The names of arguments by position, where the class takes ``*args`` and does not tell them.
     """
 
     sizes: frozenset[str] = frozenset()
     axis: int | None = None
+    positional: tuple[str, ...] = ()
 
     def greatest(self, options: Sequence[Arguments]) -> Arguments:
         """Return the arguments of a layer that holds all options.
@@ -180,6 +182,18 @@ class _Embedding(Rule):
     sizes = frozenset({"num_embeddings", "embedding_dim"})
 
 
+class _PReLU(Rule):
+    """One slope for each channel; or one for all, which cannot be mixed with them."""
+
+    sizes = frozenset({"num_parameters"})
+
+    def widest(self, group: Sequence[Arguments], all_options: Sequence[Arguments]) -> Arguments:
+        numbers = {option["num_parameters"] for option in all_options}
+        if 1 in numbers and len(numbers) > 1:
+            raise MixtureError("it has one slope for all channels, or one for each")
+        return super().widest(group, all_options)
+
+
 class _Along(Rule):
     """Layers that look at all channels at once, so that each width runs by itself in a mixture."""
 
@@ -196,8 +210,31 @@ class _Attention(_Along):
     def narrow(self, name: str, full: tuple[int, ...], shape: tuple[int, ...], arguments: Arguments) -> Sequence[Index]:
         index: list[Index] = [slice(0, size) for size in shape]
         if name in ("in_proj_weight", "in_proj_bias"):
-            index[0] = [part * (full[0] // 3) + row for part in range(3) for row in range(shape[0] // 3)]
+            index[0] = _of_parts(3, full[0], shape[0])
         return index
+
+
+class _Recurrent(Rule):
+    """Recurrent layers: leading features of each gate, and of each direction of the layer below."""
+
+    def __init__(self, gates: int) -> None:
+        self.gates = gates
+        kind = ("nonlinearity",) if gates == 1 else ()
+        self.positional = ("input_size", "hidden_size", "num_layers", *kind, "bias", "batch_first", "dropout")
+
+    def narrow(self, name: str, full: tuple[int, ...], shape: tuple[int, ...], arguments: Arguments) -> Sequence[Index]:
+        index: list[Index] = [slice(0, size) for size in shape]
+        kind, _, layer = name.partition("_l")
+        if not kind.endswith("hr"):
+            index[0] = _of_parts(self.gates, full[0], shape[0])
+        if kind == "weight_ih" and not layer.startswith("0") and arguments.get("bidirectional"):
+            index[1] = _of_parts(2, full[1], shape[1])
+        return index
+
+
+def _of_parts(number: int, full: int, size: int) -> list[int]:
+    """Return the leading elements of each of several equal parts of an axis."""
+    return [part * (full // number) + at for part in range(number) for at in range(size // number)]
 
 
 RULES: dict[type, Rule] = {
@@ -218,6 +255,10 @@ RULES: dict[type, Rule] = {
     nn.LayerNorm: _Along(-1),
     nn.GroupNorm: _Along(1),
     nn.MultiheadAttention: _Attention(-1),
+    nn.PReLU: _PReLU(),
+    nn.RNN: _Recurrent(1),
+    nn.GRU: _Recurrent(3),
+    nn.LSTM: _Recurrent(4),
 }
 """The rules of PyTorch's layers; others follow `Rule` itself."""
 

@@ -50,67 +50,67 @@ class Value:
         raise NotImplementedError
 
     def __add__(self, other: Any) -> Value:
-        return _Computed(operator.add, self, other)
+        return Computed(operator.add, self, other)
 
     def __radd__(self, other: Any) -> Value:
-        return _Computed(operator.add, other, self)
+        return Computed(operator.add, other, self)
 
     def __sub__(self, other: Any) -> Value:
-        return _Computed(operator.sub, self, other)
+        return Computed(operator.sub, self, other)
 
     def __rsub__(self, other: Any) -> Value:
-        return _Computed(operator.sub, other, self)
+        return Computed(operator.sub, other, self)
 
     def __mul__(self, other: Any) -> Value:
-        return _Computed(operator.mul, self, other)
+        return Computed(operator.mul, self, other)
 
     def __rmul__(self, other: Any) -> Value:
-        return _Computed(operator.mul, other, self)
+        return Computed(operator.mul, other, self)
 
     def __truediv__(self, other: Any) -> Value:
-        return _Computed(operator.truediv, self, other)
+        return Computed(operator.truediv, self, other)
 
     def __rtruediv__(self, other: Any) -> Value:
-        return _Computed(operator.truediv, other, self)
+        return Computed(operator.truediv, other, self)
 
     def __floordiv__(self, other: Any) -> Value:
-        return _Computed(operator.floordiv, self, other)
+        return Computed(operator.floordiv, self, other)
 
     def __rfloordiv__(self, other: Any) -> Value:
-        return _Computed(operator.floordiv, other, self)
+        return Computed(operator.floordiv, other, self)
 
     def __mod__(self, other: Any) -> Value:
-        return _Computed(operator.mod, self, other)
+        return Computed(operator.mod, self, other)
 
     def __rmod__(self, other: Any) -> Value:
-        return _Computed(operator.mod, other, self)
+        return Computed(operator.mod, other, self)
 
     def __pow__(self, other: Any) -> Value:
-        return _Computed(operator.pow, self, other)
+        return Computed(operator.pow, self, other)
 
     def __rpow__(self, other: Any) -> Value:
-        return _Computed(operator.pow, other, self)
+        return Computed(operator.pow, other, self)
 
     def __neg__(self) -> Value:
-        return _Computed(operator.neg, self)
+        return Computed(operator.neg, self)
 
     def __abs__(self) -> Value:
-        return _Computed(abs, self)
+        return Computed(abs, self)
 
     def __round__(self, *digits: int) -> Value:
-        return _Computed(round, self, *digits)
+        return Computed(round, self, *digits)
 
     def __floor__(self) -> Value:
-        return _Computed(math.floor, self)
+        return Computed(math.floor, self)
 
     def __ceil__(self) -> Value:
-        return _Computed(math.ceil, self)
+        return Computed(math.ceil, self)
 
     def __trunc__(self) -> Value:
-        return _Computed(math.trunc, self)
+        return Computed(math.trunc, self)
 
     def __getitem__(self, at: Any) -> Value:
-        return _Computed(operator.getitem, self, at)
+        return Computed(operator.getitem, self, at)
 
     __iter__ = None  # with `__getitem__` alone, it would be iterated over without end
 
@@ -173,9 +173,9 @@ class ValueChoice(Value):
         made.label = label
         made.options = checked.options
         made.key = construction.key()
-        if label is not None and isinstance(construction, Drafting):
-            construction.values.add(label)
         made.leaves = (made,)
+        if isinstance(construction, Drafting):
+            construction.values[made.identity] = made
         return made
 
     label: str | None
@@ -207,7 +207,7 @@ def _restored(label: str | None, options: tuple[Any, ...], key: Key) -> ValueCho
     return made
 
 
-class _Computed(Value):
+class Computed(Value):
     """What a function gives for values.
 
     Args:
@@ -268,7 +268,7 @@ def derive(function: Callable[..., Any], *values: Any) -> Any:
         function: The function; to be used by worker processes it must be importable (no lambda).
         values: Its arguments, some of which may be values that are chosen.
     """
-    return _Computed(function, *values) if is_open(values) else function(*values)
+    return Computed(function, *values) if is_open(values) else function(*values)
 
 
 def maximum(*values: Any) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from nasmw.context import Context
+from nasmw.errors import LogError
 
 __all__ = ["Checkpoints"]
 
@@ -67,6 +69,24 @@ class Checkpoints:
         )
         return None
 
+    def check_folder(self) -> None:
+        """Make the folder, and check that files can be written there; better known before an epoch than after.
+
+        Raises:
+            LogError: If they cannot.
+        """
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except OSError as error:
+            raise LogError(
+                f"the weights of {self._name} are to be kept in {self._folder}, beside the log, and nothing can be "
+                f"written there ({error}); log to a folder that is yours"
+            ) from error
+
     def save(self, epoch: int, state: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Write the state after an epoch, and note it in the log.
 
@@ -78,7 +98,6 @@ class Checkpoints:
         note = {"name": self._name, "identity": self.identity, "epoch": epoch, **record}
         former = self.path
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{self._name}-{epoch}.pt"
             unfinished = path.with_suffix(".tmp")
             try:

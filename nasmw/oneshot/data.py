@@ -120,7 +120,7 @@ class DatasetData:
         **options: Further arguments of the loaders, such as ``pin_memory`` or ``collate_fn``.
 
     Raises:
-        ValueError: If there is no name, or fewer examples than a batch.
+        ValueError: If there is no name, no example for validation, or fewer examples for training than a batch.
     """
 
     def __init__(
@@ -130,6 +130,8 @@ class DatasetData:
             raise ValueError(f"DatasetData needs the name of the data, such as name='cifar10', got {name!r}")
         if len(train) < batch:
             raise ValueError(f"DatasetData has {len(train)} examples for training, fewer than a batch of {batch}")
+        if not len(validation):
+            raise ValueError("DatasetData has no examples for validation, by which networks are compared")
         self._splits = {"train": train, "validation": validation}
         self.batch = batch
         self.name = name

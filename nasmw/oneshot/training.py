@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import math
 import time
@@ -22,7 +21,7 @@ from nasmw.oneshot.checkpoints import Checkpoints
 from nasmw.oneshot.data import Data, Split
 from nasmw.oneshot.recipe import Recipe
 
-__all__ = ["Hook", "Record", "Stateful", "Training", "forked", "fresh"]
+__all__ = ["Hook", "Record", "Stateful", "Training", "forked"]
 
 Record = dict[str, Any]
 OWN = 0x5EED  # apart from the generators that stages of a chain have
@@ -83,12 +82,14 @@ class Training:
         identity: str,
         hooks: Sequence[Hook] = (),
     ) -> None:
+        if data.steps("train") < 1:
+            raise ValueError(f"{data!r} has no batch for training")
         self.data = data
         self.recipe = recipe
         self.device = torch.device(recipe.device or "cpu")
         weights, paths, batches, self._noise = np.random.SeedSequence(context.seed, spawn_key=(OWN,)).spawn(4)
         with forked(torch.device("cpu"), _number(weights)):
-            self.supernet = fresh(space)
+            self.supernet = space.fresh()
         self.supernet.to(self.device)
         self.rng = np.random.default_rng(paths)
         self.generator = torch.Generator().manual_seed(_number(batches))
@@ -108,9 +109,22 @@ class Training:
     # -- what an epoch is made of -------------------------------------------------------------------------------
 
     def batches(self, split: Split) -> Iterator[tuple[Any, Any]]:
-        """Yield the batches of a split in random order, on the device."""
-        for inputs, targets in self.data.batches(split, self.generator):
+        """Yield the batches of a split in random order, on the device.
+
+        Raises:
+            ValueError: If there is none, or the batches for training are not as many as the data say.
+        """
+        number, wanted = 0, self.data.steps(split)
+        for number, (inputs, targets) in enumerate(self.data.batches(split, self.generator), 1):
+            if split == "train" and number > wanted:
+                break
             yield _moved(inputs, self.device), _moved(targets, self.device)
+        if not number or (split == "train" and number != wanted):
+            raise ValueError(
+                f"{self.data!r} gives {'no' if not number else f'more than {wanted}' if number > wanted else number} "
+                f"batches of the split {split!r}, and its steps({split!r}) is {wanted}; they are to be as many, and at "
+                "least 1"
+            )
 
     def endless(self, split: Split) -> Iterator[tuple[Any, Any]]:
         """Yield the batches of a split in random order, over and over again."""
@@ -129,12 +143,20 @@ class Training:
         Raises:
             EvaluationError: If the loss is not finite.
         """
+        self.check(loss)
+        self.scaler.scale(loss).backward()
+
+    def check(self, loss: Tensor, what: str = "its loss") -> None:
+        """Break off where a loss is no number any more.
+
+        Raises:
+            EvaluationError: If the loss is not finite.
+        """
         if not bool(torch.isfinite(loss.detach())):
             raise EvaluationError(
-                f"the training of {self._name} diverged in epoch {self.epochs + 1}: its loss is {loss.item()}; lower "
+                f"the training of {self._name} diverged in epoch {self.epochs + 1}: {what} is {loss.item()}; lower "
                 f"the rate ({self.recipe.rate:g}), or clip gradients"
             )
-        self.scaler.scale(loss).backward()
 
     def update(self, loss: float) -> None:
         """Take one step of the weights, and forget their gradients."""
@@ -161,6 +183,7 @@ class Training:
             epoch: Does one epoch, and returns what the log is to say of it.
         """
         state = self.files.load()
+        self.files.check_folder()
         with forked(self.device, _number(self._noise)):
             if state is not None:
                 self._restore(state)
@@ -210,18 +233,6 @@ class Training:
         self.history = json.loads(state["history"])
         self._steps = state["steps"]
         self.epochs = state["epochs"]
-
-
-def fresh(space: ModelSpace) -> ModelSpace:
-    """Return the same supernet with weights of its own, drawn from torch's generator."""
-    args, kwargs = copy.deepcopy(space._arguments)
-    made: ModelSpace = type(space)(*args, **kwargs)
-    if made.fingerprint != space.fingerprint:
-        raise EvaluationError(
-            f"{type(space).__name__} drafted another space the second time, with other choices; what it drafts must "
-            "follow from its arguments"
-        )
-    return made
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from nasmw.oneshot import Data, Hook, Recipe, Training
 from nasmw.oneshot.evaluator import check_data, check_recipe, check_supernet, digest_of, term_text
 from nasmw.penalty import Penalty
 from nasmw.strategies.arguments import one_objective, positive, whole
+from nasmw.strategies.oneshot.collapse import Skips
 from nasmw.strategies.oneshot.costs import Costs
 from nasmw.strategies.oneshot.distribution import Distribution, surprise
 from nasmw.strategy import Strategy, batch_of_none
@@ -150,6 +151,7 @@ class Differentiable(Strategy):
             raise ConstraintError(str(self._feasible.diagnose()))
         self._training = training
         self._costs = Costs(self._penalties, self._limits, self.multiplier_rate)
+        self._skips = Skips(self._space)
         self._optimizer = torch.optim.Adam(
             list(self._distribution.scores.values()),
             lr=self.architecture_rate,
@@ -158,6 +160,7 @@ class Differentiable(Strategy):
         )
         training.parts |= {"scores": self._distribution, "costs": self._costs, "adam": self._optimizer}
         training.run(self._epoch)
+        self._skips.report(type(self).__name__, training.history, self._costs.dear(training.history))
         self._ranking = self._ranked()
 
     def _ranked(self) -> Iterator[Candidates]:
@@ -174,11 +177,14 @@ class Differentiable(Strategy):
             total += loss
         with torch.no_grad():
             costs = self._costs.report(self._distribution.probabilities())
+        likeliest = self._distribution.likeliest()
+        skips, skippable = self._skips.count(likeliest)
         return {
             "loss": total / self.data.steps("train"),
             "entropy": self._distribution.entropy(),
             **costs,
-            "likeliest": {name: str(option) for name, option in self._distribution.likeliest().items()},
+            **({"skips": skips, "skippable": skippable} if self._skips.options else {}),
+            "likeliest": {name: str(option) for name, option in likeliest.items()},
         }
 
     def _ask(self, n: int) -> Candidates:
@@ -234,6 +240,8 @@ class Differentiable(Strategy):
     def history(self) -> list[dict[str, Any]]:
         """One record for each epoch: loss, entropy, expected costs, multipliers and the likeliest network.
 
+        Where layers may be skipped, ``"skips"`` of the ``"skippable"`` ones of the likeliest network are.
+
         Raises:
             OrderError: Before `train`.
         """
@@ -266,6 +274,7 @@ class Differentiable(Strategy):
 
     def _score_step(self, loss: Tensor) -> None:
         """Take one step of the scores down the gradient of a loss with the costs added; weights stay as they are."""
+        self._trained.check(loss, "its loss on the validation data")
         scaler = self._trained.scaler
         scores = list(self._distribution.scores.values())
         total = self._costs.added(loss, self._distribution.probabilities())

@@ -65,6 +65,16 @@ class Costs:
     def __bool__(self) -> bool:
         return bool(self._penalties or self._multipliers)
 
+    def dear(self, history: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Return, as text, the terms that made layers dear: penalties, and upper limits whose multiplier was above 0.
+
+        Args:
+            history: The records of all epochs, with what `report` returns.
+        """
+        upper = [multiplier.text for multiplier in self._multipliers if multiplier.span > 0]
+        felt = [text for text in upper if any(record.get(f"multiplier of {text}", 0.0) > 0 for record in history)]
+        return (*map(repr, self._penalties), *felt)
+
     def added(self, loss: Tensor, probabilities: Mapping[str, Tensor]) -> Tensor:
         """Return a loss with all terms, in float32."""
         loss = loss.float()
