@@ -17,7 +17,7 @@ are slices of one tensor. The parts:
 
 Seconds are CPU seconds of one thread. What was done stands in the folder, and is not done again.
 
-    python benchmarks/oneshot_mnist.py                       (half an hour on one core)
+    python benchmarks/oneshot_mnist.py                       (an hour and a half on one core)
     python benchmarks/oneshot_mnist.py --parts rank --networks 100
 """
 
@@ -28,7 +28,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ from nasmw.strategies import Evolution, PolicyGradient
 from nasmw.strategies.oneshot import DARTS, GumbelDARTS, ProxylessNAS
 
 PARTS = ("expectation", "limits", "rank", "search")
-WIDTHS = ((8, 12, 16), (12, 16, 24), (16, 24, 32))
+WIDTHS = ((3, 6, 12), (4, 8, 16), (6, 12, 24))
 BLOCKS = (2, 3, 3)
 SETTINGS = ("no limit", "macs", "latency")
+SEED = 1
+"""Of the supernets that are sampled from; recipes were chosen with others, by validation on other networks."""
 METHODS = ("SPOS", "ENAS", "DARTS", "GumbelDARTS", "ProxylessNAS")
 
 # -- the supernet -----------------------------------------------------------------------------------------------------
@@ -199,8 +201,12 @@ class Bench:
         return LookupTableProfiler(self.space, path)
 
 
-def of_recipe(given: argparse.Namespace) -> Recipe:
-    return Recipe(epochs=given.supernet_epochs, rate=0.05)
+def adamw(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
+
+
+def of_recipe(epochs: int) -> Recipe:
+    return Recipe(epochs=epochs, rate=0.004, optimizer=adamw)
 
 
 def skips(architecture: Mapping[str, Any]) -> int:
@@ -225,9 +231,11 @@ def limits_of(bench: Bench) -> dict[str, tuple[Profiler, Constraint | None]]:
 def sampled(bench: Bench, limit: Constraint | None) -> dict[str, dict[str, Any]]:
     """Search by inherited weights; return what each method derived."""
     limits = () if limit is None else (limit,)
-    evaluate = SupernetEvaluator(bench.space, bench.data, of_recipe(bench.given), within=limits, calibration=10)
+    evaluate = SupernetEvaluator(
+        bench.space, bench.data, of_recipe(bench.given.supernet_epochs), within=limits, calibration=10
+    )
     begin = time.process_time()
-    evaluate.prepare(Context(bench.space, seed=0))
+    evaluate.prepare(Context(bench.space, seed=SEED))
     trained = time.process_time() - begin
     found = {}
     for name, strategy in (("SPOS", Evolution(population=20)), ("ENAS", PolicyGradient(batch=8))):
@@ -244,7 +252,10 @@ def differentiable(bench: Bench, name: str, limit: Constraint | None) -> dict[st
     """Search by gradients; return what was derived."""
     kind = {"DARTS": DARTS, "GumbelDARTS": GumbelDARTS, "ProxylessNAS": ProxylessNAS}[name]
     strategy = kind(
-        bench.data, of_recipe(bench.given), architecture_rate=bench.given.architecture_rate, warmup=bench.given.warmup
+        bench.data,
+        of_recipe(bench.given.supernet_epochs),
+        architecture_rate=bench.given.architecture_rate,
+        warmup=bench.given.warmup,
     )
     chain = strategy if limit is None else Chain(strategy, Filter(limit))
     begin = time.process_time()
@@ -346,13 +357,13 @@ def rank(bench: Bench) -> None:
         evaluate = SupernetEvaluator(
             bench.space,
             bench.data,
-            of_recipe(bench.given),
+            of_recipe(bench.given.supernet_epochs),
             sandwich=bench.macs if bench.given.sandwich else None,
             distill=bench.given.sandwich,
             calibration=10,
         )
         begin = time.process_time()
-        evaluate.prepare(Context(bench.space, seed=0))
+        evaluate.prepare(Context(bench.space, seed=SEED))
         trained = time.process_time() - begin
         return {"scores": [evaluate.score(one) for one in chosen], "seconds": trained}
 
@@ -428,7 +439,7 @@ def limits(bench: Bench) -> None:
     for limit in np.linspace(bounds.low, bounds.high, 20):
         strategy = GumbelDARTS(
             bench.data,
-            Recipe(epochs=bench.given.limit_epochs, rate=0.05),
+            of_recipe(bench.given.limit_epochs),
             architecture_rate=10 * bench.given.architecture_rate,
         )
 
@@ -451,7 +462,7 @@ def limits(bench: Bench) -> None:
 def estimate(given: argparse.Namespace) -> str:
     """Return how long the parts take, by what one core of 2020 needs."""
     alone = 1.5 * given.epochs
-    mixed, path = 5.0, 1.5  # seconds of an epoch of mixtures, and of single paths
+    mixed, path = 3.0, 1.2  # seconds of an epoch of mixtures, and of single paths
     gradients = given.supernet_epochs * (4 * mixed + path)
     times = {
         "expectation": 60,
@@ -470,15 +481,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/oneshot_mnist"), help="where results are kept")
     parser.add_argument("--size", type=int, default=16, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=60)
-    parser.add_argument("--supernet-epochs", type=int, default=12, help="epochs of every supernet")
-    parser.add_argument("--warmup", type=int, default=3, help="epochs of weights alone, before scores are learnt")
+    parser.add_argument("--supernet-epochs", type=int, default=40, help="epochs of every supernet")
+    parser.add_argument("--warmup", type=int, default=10, help="epochs of weights alone, before scores are learnt")
     parser.add_argument("--architecture-rate", type=float, default=0.02)
     parser.add_argument("--trials", type=int, default=150, help="networks that SPOS and ENAS score")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs of a network by itself")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs of a network by itself")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of every network that is derived")
     parser.add_argument("--share", type=float, default=0.2, help="of random networks that keep a limit")
-    parser.add_argument("--networks", type=int, default=60, help="networks of the rank")
-    parser.add_argument("--rank-seeds", type=int, default=1, help="trainings of each of them")
+    parser.add_argument("--networks", type=int, default=100, help="networks of the rank")
+    parser.add_argument("--rank-seeds", type=int, default=3, help="trainings of each of them")
     parser.add_argument("--sandwich", action="store_true", help="train the supernet of the rank by the sandwich rule")
     parser.add_argument("--limit-epochs", type=int, default=1, help="epochs under each of the twenty limits")
     parser.add_argument("--device", default="torch", help="the device whose latency is limited")
