@@ -17,6 +17,7 @@ from nasmw.profilers.learned import (
     Blocks,
     LayerWork,
     LearnedProfiler,
+    Given,
     MultiSource,
     MultiSourceEncoding,
     MultiSourceProfiler,
@@ -55,6 +56,18 @@ NETWORKS = CELLS.sample(400, np.random.default_rng(3))
 def idle() -> list[Part]:
     """Return parts of networks that do nothing."""
     return [Part.of(("a",), lambda a: ()), Part.of((), lambda: ())]
+
+
+def test_proxies_of_some_networks_are_enough() -> None:
+    """Means and sizes of columns are then those of the networks that have numbers."""
+    known = NETWORKS[:60]
+    values = TARGET.profile_batch(known)
+    given = {"proxies": Given("proxies", (known.codes, values[:, None]), ["macs"])}
+    profiler = MultiSourceProfiler(CELLS, FIRST, encoding="one_hot + proxies", given=given)
+    profiler.fit(known[:20], values[:20])
+    assert spearman(profiler.profile_batch(known[20:]), values[20:]) > 0.95
+    with pytest.raises(ProfilerError, match="was given no numbers for"):
+        profiler.profile_batch(NETWORKS[60:70])
 
 
 def spearman(first: Floats, second: Floats) -> float:

@@ -28,7 +28,7 @@ from nasmw.space import Space
 
 __all__ = ["COSTS", "PLAIN", "SAMPLERS", "Preparation", "ablations", "crossed", "gaussian_process", "space_of"]
 
-SUPPLEMENTS = ("", "graph_pca", "arch2vec", "cate", "zcp")
+SUPPLEMENTS = ("", "graph_pca", "arch2vec", "cate", "zcp", "arch2vec + cate + zcp")
 """Encodings that may stand beside; ``"zcp"`` are zero-cost proxies from the data folder."""
 POOL = 600
 """Samplers that compare all networks with all look at so many random ones."""

@@ -107,6 +107,14 @@ class Given(Encoding):
         taken: Floats = self._numbers[rows]
         return taken
 
+    def examples(self, space: Space, n: int) -> Candidates:
+        """Return up to `n` random architectures that have numbers, to take means and sizes of columns from."""
+        rng = np.random.default_rng(0)
+        if self._function is not None:
+            return space.sample(n, rng)
+        rows = np.frombuffer(b"".join(self._rows), dtype=space.dtype).reshape(len(self._rows), len(space))
+        return space.candidates(rng.permutation(rows)[:n])
+
     def names(self, space: Space) -> tuple[str, ...]:
         """Return the names of the columns."""
         return self.columns

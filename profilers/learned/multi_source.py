@@ -18,6 +18,7 @@ from nasmw.profilers.learned.averaging import draw_variances
 from nasmw.profilers.learned.base import LearnedProfiler, Transform
 from nasmw.profilers.learned.encoding_text import make_encoding
 from nasmw.profilers.learned.encodings import Encoding, Features, Group, OneHot, Term
+from nasmw.profilers.learned.given import Given
 from nasmw.profilers.learned.layers import LayerWork, parts_of
 from nasmw.profilers.learned.predictor import Arrays, LeftOut, Prediction, Predictor, as_numbers, number, whole
 from nasmw.profilers.learned.samplers import choose_variance
@@ -86,7 +87,8 @@ class MultiSourceEncoding(TransferEncoding):
     def _prepare(self, space: Space) -> _Plan:  # type: ignore[override]
         self.check(space)
         inner = self.encoding.plan(space)
-        drawn = space.sample(DRAWN, np.random.default_rng(0))
+        given = [part for part in self.encoding.parts if isinstance(part, Given)]
+        drawn = given[0].examples(space, DRAWN) if given else space.sample(DRAWN, np.random.default_rng(0))
         scores = tuple(Scores.of(column) for column in self._values(drawn).T)
         scored = self._scored(scores, drawn)
         turned = _directions(scored)
