@@ -15,9 +15,9 @@ from nasmw.candidates import Floats
 from nasmw.errors import OrderError, ProfilerError
 from nasmw.profilers.learned import (
     Blocks,
+    Given,
     LayerWork,
     LearnedProfiler,
-    Given,
     MultiSource,
     MultiSourceEncoding,
     MultiSourceProfiler,
