@@ -36,7 +36,7 @@ SAMPLERS = ("random", "buckets", "kmeans", "cosine")
 """Ways to choose the samples of a target; the last two by the supplementary encoding, or by the PCA without one."""
 TUNING_RATES = {"nasbench201": 3e-3, "fbnet": 1e-3}
 """By space, as in the authors' code; benchmarks/results/latency_tasks_graph_choices.txt has what was compared."""
-USUAL = "all", "kmeans"
+USUAL = "none", "kmeans"
 """Supplement and sampler of methods whose names say nothing of them."""
 
 _KEPT: dict[tuple[str, int, str], Features] = {}
