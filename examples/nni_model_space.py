@@ -32,12 +32,12 @@ class MyModelSpace(ModelSpace):
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, 3, 1)
-        # LayerChoice is used to select a layer between Conv2d and DwConv.
+        # One of two layers, by the label that architectures have.
         self.layer1 = LayerChoice({
             "conv": nn.Conv2d(32, 64, 3, 1),
             "dwconv": DepthwiseSeparableConv(32, 64)
         }, label="layer1")  # fmt: skip
-        # nni.choice is used to select a dropout rate. The result can be used as parameters of `MutableXXX`.
+        # A value that is chosen stands where a module takes a number.
         self.dropout1 = MutableDropout(nni.choice("dropout", [0.25, 0.5, 0.75]))
         self.dropout2 = nn.Dropout(0.5)
         feature = nni.choice("feature", [64, 128, 256])
