@@ -91,7 +91,7 @@ class Kept:
             multiprocessing.get_context("spawn").Pool(processes) as pool,
         ):
             self._note(pool.imap_unordered(timed, list(first.values())), file)
-            left = sum(float(np.mean(self._seconds[unit.method])) for unit in rest)
+            left = sum(float(np.median(self._seconds[unit.method])) for unit in rest)
             print(
                 f"{len(units)} searches, {len(units) - len(missing)} of them kept; the other {len(missing)} take about "
                 f"{left / processes / 60:.1f} minutes in {processes} processes",

@@ -24,6 +24,7 @@ Seconds are CPU seconds of one thread. What was done stands in the folder, and i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -375,14 +376,18 @@ def rank(bench: Bench) -> None:
             bench.once(key.format(seed), lambda a=architecture, s=seed: bench.stand_alone(a, s))
             for seed in range(bench.given.rank_seeds)
         ]
-        alone.append(np.mean([one["validation"] / 2 + one["test"] / 2 for one in runs]))
-    own, size = np.array(alone), np.array([bench.params.profile(one) for one in chosen])
+        alone.append([one["validation"] / 2 + one["test"] / 2 for one in runs])
+    trained = np.array(alone)
+    own, size = trained.mean(axis=1), np.array([bench.params.profile(one) for one in chosen])
     macs = np.array([bench.macs.profile(one) for one in chosen])
     print(f"\n{len(chosen)} networks, stratified over MACs; accuracy alone from {own.min():.2%} to {own.max():.2%}")
     print(f"the supernet was trained in {scores['seconds']:.0f} s")
     ranked = {"accuracy by inherited weights": np.array(scores["scores"]), "parameters": size, "MACs": macs}
     for what, values in ranked.items():
         print(f"  Kendall's tau of {what:<30} {kendall(values, own):.3f}")
+    pairs = [kendall(trained[:, a], trained[:, b]) for a, b in itertools.combinations(range(trained.shape[1]), 2)]
+    if pairs:
+        print(f"  two trainings of the same networks agree by {np.mean(pairs):.3f}")
 
 
 # -- expectation ------------------------------------------------------------------------------------------------------
