@@ -25,7 +25,10 @@ __all__ = ["Made", "NevergradPeer", "OptunaPeer", "Peer", "PymooPeer", "bare_sea
 
 FAR = 1e6
 TRIES = 20
-"""How many candidates in a row the loop turns away before it takes a random new network within the limits."""
+"""How many candidates in a row the loop turns away before it takes a random new network within the limits.
+
+It is evaluated, and suggested to libraries that can be told what they did not ask for.
+"""
 
 
 class Peer(ABC):
@@ -34,7 +37,12 @@ class Peer(ABC):
     Args:
         problem: What is searched.
         seed: The seed.
+
+    Attributes:
+        knows_others: Whether the library can be told of networks that it did not give (`take`).
     """
+
+    knows_others = False
 
     @abstractmethod
     def __init__(self, problem: Problem, seed: int) -> None: ...
@@ -49,6 +57,10 @@ class Peer(ABC):
 
     def forget(self, candidate: Any) -> None:
         """Take note that a candidate is not evaluated; libraries need not be told."""
+
+    def take(self, codes: Sequence[int]) -> Any:
+        """Return a network that the library did not give as a candidate that can be told."""
+        raise NotImplementedError(f"{type(self).__name__} is told what it gave, and nothing else")
 
 
 def bare_search(problem: Problem, make: Callable[[Problem, int], Peer], evaluations: int, seed: int) -> Run:
@@ -86,6 +98,8 @@ def checked_search(problem: Problem, make: Callable[[Problem, int], Peer], evalu
             row = next((other for other in spare if problem.networks[other] not in seen), -1)
             if row < 0:
                 break
+            if peer.knows_others:
+                peer.tell(peer.take(problem.benchmark.codes[row].tolist()), problem.scores[row], problem.excess[row])
         else:
             peer.tell(candidate, problem.scores[row], problem.excess[row])
         turned_away = 0
@@ -107,6 +121,8 @@ class Made:
 
 class OptunaPeer(Peer):
     """An Optuna sampler, asked and told through a study in memory."""
+
+    knows_others = True
 
     def __init__(self, problem: Problem, seed: int, sampler: str = "TPESampler", **options: Any) -> None:
         import optuna
@@ -133,9 +149,15 @@ class OptunaPeer(Peer):
     def forget(self, candidate: Any) -> None:
         self._study.tell(candidate, state=self._failed)
 
+    def take(self, codes: Sequence[int]) -> Any:
+        self._study.enqueue_trial({choice.name: code for choice, code in zip(self._space.choices, codes, strict=True)})
+        return self.ask()[0]
+
 
 class NevergradPeer(Peer):
     """A Nevergrad optimizer over one categorical parameter a choice, or one of ordered options."""
+
+    knows_others = True
 
     def __init__(
         self,
@@ -161,6 +183,10 @@ class NevergradPeer(Peer):
             warnings.simplefilter("ignore")
             candidate = self._optimizer.ask()
         return candidate, candidate.value
+
+    def take(self, codes: Sequence[int]) -> Any:
+        self._optimizer.suggest(tuple(codes))
+        return self.ask()[0]
 
     def tell(self, candidate: Any, scores: Floats, excess: Floats) -> None:
         losses = (-scores).tolist()

@@ -177,8 +177,24 @@ def test_the_loop_around_peers_wastes_nothing(bench: Any, data: Path, peer: str)
     assert again.rows.tolist() == runs["checked"].rows.tolist()
 
 
+@pytest.mark.parametrize("peer", ["Optuna TPE", "Nevergrad DiscreteOnePlusOne"])
+def test_peers_are_told_of_networks_that_they_did_not_give(bench: Any, data: Path, peer: str) -> None:
+    pytest.importorskip(peer.split()[0].lower())
+    where = bench.nb201_problems.problem("cifar10, pixel3, 50 %")
+    made = bench.strategies_nb201.PEERS[peer](where, 0)
+    for row in (17, 4711):
+        codes = where.benchmark.codes[row].tolist()
+        candidate = made.take(codes)
+        given = list(candidate.params.values()) if peer.startswith("Optuna") else list(candidate.value)
+        assert given == codes
+        made.tell(candidate, where.scores[row], where.excess[row])
+    assert len(made.ask()[1]) == 6
+
+
 class Stubborn:
     """A peer that gives one network for ever."""
+
+    knows_others = False
 
     def __init__(self, where: Any, seed: int) -> None:
         self.told = 0
