@@ -35,7 +35,7 @@ __all__ = [
     "strategy",
 ]
 
-BEST = "PredictorGuided, costs"
+BEST = "PredictorGuided, params"
 """Which of ours is the one that is compared with the peers."""
 OURS = (
     "Random",
@@ -50,19 +50,23 @@ OURS = (
 )
 SHORT = ("SuccessiveHalving", "Hyperband", "ASHA")
 """Which strategies train for a small budget first."""
-GROUPS = 4
+GROUPS = 2
 """Of how many candidates `Rank` passes one."""
 PEERS: dict[str, peers.Made] = {
     "Optuna TPE": peers.Made(peers.OptunaPeer, {"sampler": "TPESampler"}),
-    "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 20}),
-    "Nevergrad DiscreteOnePlusOne": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteOnePlusOne"}),
-    "Nevergrad DoubleFastGA": peers.Made(peers.NevergradPeer, {"optimizer": "DoubleFastGADiscreteOnePlusOne"}),
+    "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),
+    "Nevergrad DiscreteOnePlusOne": peers.Made(
+        peers.NevergradPeer, {"optimizer": "DiscreteOnePlusOne", "ordered": True}
+    ),
+    "Nevergrad DoubleFastGA": peers.Made(
+        peers.NevergradPeer, {"optimizer": "DoubleFastGADiscreteOnePlusOne", "ordered": True}
+    ),
 }
 FRONT_PEERS: dict[str, peers.Made] = {
-    "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 20}),
+    "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),
     "pymoo NSGA-II": peers.Made(peers.PymooPeer, {"population_size": 20}),
 }
-nni_options: dict[str, Any] = {"population_size": 20, "sample_size": 5}
+nni_options: dict[str, Any] = {"population_size": 20, "sample_size": 5, "mutation_prob": 0.2}
 
 
 def strategy(name: str, benchmark: Benchmark) -> Strategy:
@@ -70,13 +74,13 @@ def strategy(name: str, benchmark: Benchmark) -> Strategy:
     made: dict[str, Strategy] = {
         "Random": Random(),
         "Random, no repeats": Random(replacement=False),
-        "Evolution": Evolution(population=20, tournament=5, repeats=False),
+        "Evolution": Evolution(population=20, tournament=10, repeats=False),
         "LocalSearch": LocalSearch(),
-        "TPE": TPE(),
-        "NSGA2": NSGA2(population=20),
-        "PolicyGradient": PolicyGradient(),
+        "TPE": TPE(prior=0.5),
+        "NSGA2": NSGA2(population=10),
+        "PolicyGradient": PolicyGradient(learning_rate=0.05),
         "PredictorGuided": PredictorGuided(),
-        BEST: PredictorGuided(features=(benchmark.profiler("params"), benchmark.profiler("mflops"))),
+        BEST: PredictorGuided(features=(benchmark.profiler("params"),)),
     }
     return made[name]
 

@@ -106,7 +106,7 @@ def quantiles(values: Floats) -> str:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_arguments(parser, seeds=50, evaluations=300)
+    add_arguments(parser, seeds=20, evaluations=100)
     given = parser.parse_args()
     if given.data:
         os.environ["NASMW_DATA"] = given.data

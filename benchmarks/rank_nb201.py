@@ -68,7 +68,7 @@ def evaluations_to(where: Problem, rows: Rows, share: float = WITHIN) -> float:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_arguments(parser, seeds=50, evaluations=300)
+    add_arguments(parser, seeds=20, evaluations=300)
     given = parser.parse_args()
     if given.data:
         os.environ["NASMW_DATA"] = given.data

@@ -42,7 +42,7 @@ from nasmw.candidates import Floats
 AT = (50, 100, 300)
 NNI = "NNI RegularizedEvolution"
 SLOW = ("PolicyGradient", "Optuna TPE", "Nevergrad")
-"""Methods that take seconds a run; they search with a fifth of the seeds."""
+"""Methods that take seconds a run; they search with a tenth of the seeds."""
 OTHERS = (*PEERS, NNI)
 PACKAGES = {"Optuna": "optuna", "Nevergrad": "nevergrad", "NNI": "nni"}
 
@@ -264,7 +264,7 @@ def main() -> None:
         for seed in range(given.seeds)
         for name, what in chosen.items()
         for setting in where
-        if seed < (max(given.seeds // 5, 1) if name.startswith(SLOW) else given.seeds)
+        if seed < (max(given.seeds // 10, 1) if name.startswith(SLOW) else given.seeds)
     ]
     kept = opened(given, __file__)
     kept.complete(units, search, given.processes)
