@@ -67,7 +67,7 @@ def methods(where: Problem) -> dict[str, str]:
 def chained(inner: Strategy, where: Problem) -> Chain:
     """Return the chain that never evaluates a network twice, nor one beyond the limits."""
     limits = [Filter(*where.limits)] if where.limits else []
-    return Chain(inner, Deduplicate(), *limits)
+    return Chain(inner, Deduplicate(same=where.same), *limits)
 
 
 def search(unit: Unit) -> Run:

@@ -163,7 +163,7 @@ GROUPS = (2, 4, 8)
 PEERS: dict[str, dict[str, Made]] = {
     "Optuna TPE": {
         f"TPESampler({options})": Made(OptunaPeer, {"sampler": "TPESampler", **options})
-        for options in ({}, {"multivariate": True}, {"n_startup_trials": 20}, {"n_ei_candidates": 64})
+        for options in ({}, {"multivariate": False}, {"n_startup_trials": 20}, {"n_ei_candidates": 64})
     },
     "Optuna NSGA-II": {
         f"NSGAIISampler({size})": Made(OptunaPeer, {"sampler": "NSGAIISampler", "population_size": size})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -36,6 +36,8 @@ class Problem:
         told: The columns that are told as scores, maximised; those of `minimised` with the other sign.
         limits: The limits on profilers of columns.
         minimised: Names among those told that are minimised.
+        same: What two rows have in common that count as one network: their ``"function"``, as far as the space knows,
+            or their ``"architecture"``.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Problem:
     told: tuple[str, ...]
     limits: tuple[Constraint, ...] = ()
     minimised: frozenset[str] = frozenset()
+    same: Literal["function", "architecture"] = "function"
 
     @cached_property
     def scores(self) -> Floats:
@@ -64,7 +67,9 @@ class Problem:
 
     @cached_property
     def networks(self) -> npt.NDArray[np.intp]:
-        """``(rows,)`` a number for each row, equal where two rows are one function, as far as the space knows."""
+        """``(rows,)`` a number for each row, equal where two rows count as one network."""
+        if self.same == "architecture":
+            return np.arange(len(self.benchmark.codes))
         numbers: dict[Hashable, int] = {}
         every = Candidates.of(self.benchmark.space, self.benchmark.codes)
         keys = self.benchmark.space.function_keys(every)

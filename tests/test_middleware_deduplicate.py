@@ -131,6 +131,16 @@ def test_function_keys_say_what_is_the_same():
     assert chain.ask(3).ids.tolist() == [0, 2]
 
 
+def test_architectures_may_be_what_is_compared():
+    space = Space([Choice("a", (0, 1, 2)), Choice("b", (0, 1))], function_key=lambda architecture: architecture["a"])
+    inner = RecordingStrategy(rows((0, 0), (0, 1), (0, 0), (1, 0)))
+    chain = Chain(inner, Deduplicate(same="architecture"))
+    chain.setup(Context(space))
+    assert chain.ask(3).ids.tolist() == [0, 1, 3]
+    with pytest.raises(ValueError, match="'function' or 'architecture', got 'row'"):
+        Deduplicate(same="row")
+
+
 def test_it_ends_once_all_has_been_tried():
     strategy = RecordingStrategy()
     chain = Chain(strategy, Deduplicate())

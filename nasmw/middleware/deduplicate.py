@@ -32,10 +32,14 @@ class _Known:
 class Deduplicate(Middleware):
     """Passes each network once; it compares networks, not what they score.
 
-    Two candidates are the same where their rows are, or where the space's `function_key` says so. What became a trial
-    is remembered, failed ones too, and so is what was adopted from an earlier run. What passed and was then turned away
-    or ranked out by a stage above is forgotten again. A second one within one batch is a duplicate of the first.
-    Where a strategy gives budgets, a network with another budget is another candidate.
+    Two candidates are the same where their rows are, or where the space's `function_key` says so; with
+    ``same="architecture"`` only where their rows are. That is for objectives that differ between architectures with
+    one function: on NAS-Bench-201, cells that compute the same were measured with other latencies, and the front of
+    accuracy and latency has several of them.
+
+    What became a trial is remembered, failed ones too, and so is what was adopted from an earlier run. What passed and
+    was then turned away or ranked out by a stage above is forgotten again. A second one within one batch is a duplicate
+    of the first. Where a strategy gives budgets, a network with another budget is another candidate.
 
     Once every architecture of the space has become a trial, the run ends with a message, unless there are budgets.
 
@@ -44,21 +48,31 @@ class Deduplicate(Middleware):
             a duplicate, with the scores and metrics of the known trial (none where that failed); a duplicate of a
             trial that is not finished is held back until it is, and is told skipped if a stage above turns that away.
         patience: How many duplicates in a row end the run with a message.
+        same: ``"function"`` or ``"architecture"``: what two candidates have in common that are duplicates.
 
     Raises:
         TypeError: If `patience` is no integer.
-        ValueError: If `action` is neither ``"skip"`` nor ``"replay"``, or `patience` is below 1.
+        ValueError: If `action` is neither ``"skip"`` nor ``"replay"``, `same` is neither ``"function"`` nor
+            ``"architecture"``, or `patience` is below 1.
 
     Example:
         >>> Deduplicate("replay")
-        Deduplicate(action='replay', patience=1000)
+        Deduplicate(action='replay', patience=1000, same='function')
     """
 
-    def __init__(self, action: Literal["skip", "replay"] = "skip", patience: int = 1000) -> None:
+    def __init__(
+        self,
+        action: Literal["skip", "replay"] = "skip",
+        patience: int = 1000,
+        same: Literal["function", "architecture"] = "function",
+    ) -> None:
         if action not in ("skip", "replay"):
             raise ValueError(f"Deduplicate(action=...) takes 'skip' or 'replay', got {action!r}")
+        if same not in ("function", "architecture"):
+            raise ValueError(f"Deduplicate(same=...) takes 'function' or 'architecture', got {same!r}")
         self.action = action
         self.patience = check_count("Deduplicate", "patience", patience)
+        self.same = same
 
     def _setup(self, context: Context) -> None:
         self._size: float = context.space.size
@@ -131,7 +145,7 @@ class Deduplicate(Middleware):
     def _keys(self, candidates: Candidates) -> list[Hashable]:
         if BUDGET in candidates.columns:
             self._size = math.inf
-        return evaluation_keys(self.context.space, candidates)
+        return evaluation_keys(self.context.space, candidates, self.same)
 
     def _remember(self, key: Hashable, name: str, outcomes: Outcomes, row: int) -> None:
         outcome = None

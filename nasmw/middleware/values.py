@@ -6,7 +6,7 @@ import functools
 import math
 import numbers
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,9 +21,11 @@ TRIED = frozenset({Status.COMPLETED, Status.DUPLICATE, Status.STOPPED})
 """The statuses of outcomes that may have the scores of a trial."""
 
 
-def evaluation_keys(space: Space, candidates: Candidates) -> list[Hashable]:
-    """Return one key per candidate: equal where two are the same function, with the same budget if they have one."""
-    keys = space.function_keys(candidates)
+def evaluation_keys(
+    space: Space, candidates: Candidates, same: Literal["function", "architecture"] = "function"
+) -> list[Hashable]:
+    """Return one key per candidate: equal where two are the same, with the same budget if they have one."""
+    keys = space.function_keys(candidates) if same == "function" else list(candidates.row_keys())
     if BUDGET not in candidates.columns:
         return keys
     budgets = candidates.columns[BUDGET].tolist()
