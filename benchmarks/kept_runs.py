@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 from table_search import Run
 
-__all__ = ["Kept", "Unit", "add_arguments", "opened"]
+__all__ = ["Kept", "Unit", "add_arguments", "opened", "positive"]
 
 
 @attrs.frozen
@@ -137,13 +137,21 @@ class _Timed:
         }
 
 
+def positive(text: str) -> int:
+    """Return a whole number above 0 from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser, seeds: int, evaluations: int) -> None:
     """Add the arguments that all these benchmarks have."""
     parser.add_argument("--data", help="the data folder; by default what NASMW_DATA names")
-    parser.add_argument("--seeds", type=int, default=seeds, help="how many; cheaper methods first")
-    parser.add_argument("--evaluations", type=int, default=evaluations)
+    parser.add_argument("--seeds", type=positive, default=seeds, help="how many")
+    parser.add_argument("--evaluations", type=positive, default=evaluations)
     parser.add_argument("--methods", nargs="*", help="names of methods; all by default")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=positive, default=2)
     parser.add_argument("--runs", type=Path, help="the file that keeps the runs; by default benchmarks/.runs/")
 
 

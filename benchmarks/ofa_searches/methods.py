@@ -22,7 +22,8 @@ class Method:
     """A way to search.
 
     Attributes:
-        run: Takes a limit, a meter and a seed; searches until the meter says that nothing is left.
+        run: Takes a limit, a meter and a seed; searches until the meter says that nothing is left, or so many trials
+            are done as it says.
         about: What it is, in a line.
     """
 
@@ -78,6 +79,7 @@ CHOICES: Mapping[str, Method] = {
     "30 members, 200 at a time": _batches(lambda: Islands(30), 200),
     "60 members, 500 at a time": _batches(Islands, 500),
     "100 members, 200 at a time": _batches(lambda: Islands(100), 200),
+    "30 members, 25 at a time": _batches(lambda: Islands(30), 25),
     "60 members, patience 5": _batches(lambda: Islands(patience=5), 200),
     "60 members, patience 20": _batches(lambda: Islands(patience=20), 200),
     "60 members, crossover 0.7": _batches(lambda: Islands(crossover=0.7), 200),
