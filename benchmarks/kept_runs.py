@@ -63,6 +63,7 @@ class Kept:
             np.array(line["rows"], dtype=np.intp),
             float(line["cpu_s"]),  # type: ignore[arg-type]
             int(line["proposals"]),  # type: ignore[call-overload]
+            int(line["substitutes"]),  # type: ignore[call-overload]
             np.array(line["budgets"], dtype=np.float64),
             np.array(line["finished_s"], dtype=np.float64),
         )
@@ -133,6 +134,7 @@ class _Timed:
             "finished_s": run.finished_s.round(3).tolist(),
             "cpu_s": round(run.cpu_s, 5),
             "proposals": run.proposals,
+            "substitutes": run.substitutes,
             "wall_s": round(time.perf_counter() - start, 4),
         }
 

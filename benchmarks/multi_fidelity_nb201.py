@@ -67,7 +67,7 @@ def simulated(where: Problem, chain: Strategy, limit_s: float, seed: int, worker
         budgets.append(budget)
         finished.append(clock)
     cpu_s = time.process_time() - start
-    return Run(np.array(rows, dtype=np.intp), cpu_s, chain.stages[0].given, np.array(budgets), np.array(finished))
+    return Run(np.array(rows, dtype=np.intp), cpu_s, chain.stages[0].given, 0, np.array(budgets), np.array(finished))
 
 
 def seconds_to(where: Problem, run: Run, share: float = WITHIN) -> float:

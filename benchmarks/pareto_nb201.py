@@ -27,7 +27,7 @@ import numpy as np
 from chosen import FRONT_PEERS, front_strategies
 from kept_runs import Kept, Unit, add_arguments, opened
 from nb201_problems import benchmark
-from peers import bare_search, checked_search
+from peers import LOOP, bare_search, checked_search
 from strategies_nb201 import chained, versions
 from table_search import Problem, Rows, Run, band, searched, wasted
 from tables import MissingDataError
@@ -132,7 +132,7 @@ def methods() -> dict[str, str]:
             continue
         for how in ("bare", "checked"):
             what = f"{made!r}, {package} {importlib.metadata.version(package)}"
-            found[f"{name}, {how}"] = f"{what}, by architecture" if how == "checked" else what
+            found[f"{name}, {how}"] = f"{what}, {LOOP}" if how == "checked" else what
     return found
 
 

@@ -2,8 +2,8 @@
 
 A peer knows the choices and options of a space, is asked for one network at a time and told its score. *Bare*, every
 network it gives is evaluated; where the library knows limits, it is told by how much one is beyond them. *Checked*,
-what is beyond a limit, or has been evaluated, is turned away before it costs an evaluation (`checked_search`): a check
-that costs nothing is available to everybody.
+what is beyond a limit, or has been evaluated, costs no evaluation (`checked_search`): a check that costs nothing is
+available to everybody. The library is then told by how much it is beyond the limits, or the known score once more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -21,14 +21,26 @@ from table_search import Problem, Run
 
 from nasmw.candidates import Floats
 
-__all__ = ["Made", "NevergradPeer", "OptunaPeer", "Peer", "PymooPeer", "bare_search", "checked_search", "nni_search"]
+__all__ = [
+    "LOOP",
+    "Made",
+    "NevergradPeer",
+    "OptunaPeer",
+    "Peer",
+    "PymooPeer",
+    "bare_search",
+    "checked_search",
+    "nni_search",
+]
 
-FAR = 1e6
-TRIES = 20
-"""How many candidates in a row the loop turns away before it takes a random new network within the limits.
+TRIES = 30
+"""How many candidates in a row may cost no evaluation before the loop takes a random new network within the limits.
 
-It is evaluated, and suggested to libraries that can be told what they did not ask for.
+It is evaluated, counted as a substitute, and suggested to libraries that can be told what they did not ask for.
 """
+PLANNED = 4
+"""How many candidates the loop is expected to need for an evaluation, for libraries that plan with a number."""
+LOOP = f"told of what is turned away, {TRIES} tries"
 
 
 class Peer(ABC):
@@ -37,6 +49,7 @@ class Peer(ABC):
     Args:
         problem: What is searched.
         seed: The seed.
+        budget: About how many candidates will be asked for.
 
     Attributes:
         knows_others: Whether the library can be told of networks that it did not give (`take`).
@@ -45,7 +58,7 @@ class Peer(ABC):
     knows_others = False
 
     @abstractmethod
-    def __init__(self, problem: Problem, seed: int) -> None: ...
+    def __init__(self, problem: Problem, seed: int, budget: int) -> None: ...
 
     @abstractmethod
     def ask(self) -> tuple[Any, Sequence[int]]:
@@ -53,21 +66,18 @@ class Peer(ABC):
 
     @abstractmethod
     def tell(self, candidate: Any, scores: Floats, excess: Floats) -> None:
-        """Tell the scores of an evaluated candidate, maximised, and by what share it is beyond each limit."""
-
-    def forget(self, candidate: Any) -> None:
-        """Take note that a candidate is not evaluated; libraries need not be told."""
+        """Tell the scores of a candidate, maximised, and by what share it is beyond each limit."""
 
     def take(self, codes: Sequence[int]) -> Any:
         """Return a network that the library did not give as a candidate that can be told."""
         raise NotImplementedError(f"{type(self).__name__} is told what it gave, and nothing else")
 
 
-def bare_search(problem: Problem, make: Callable[[Problem, int], Peer], evaluations: int, seed: int) -> Run:
+def bare_search(problem: Problem, make: Made, evaluations: int, seed: int) -> Run:
     """Evaluate whatever a peer asks for."""
-    make(problem, seed)  # what a library does once, as it is imported, is not timed
+    make(problem, seed, evaluations)  # what a library does once, as it is imported, is not timed
     start = time.process_time()
-    peer = make(problem, seed)
+    peer = make(problem, seed, evaluations)
     rows = []
     for _ in range(evaluations):
         candidate, codes = peer.ask()
@@ -77,35 +87,42 @@ def bare_search(problem: Problem, make: Callable[[Problem, int], Peer], evaluati
     return Run(np.array(rows), time.process_time() - start, evaluations)
 
 
-def checked_search(problem: Problem, make: Callable[[Problem, int], Peer], evaluations: int, seed: int) -> Run:
-    """Evaluate what a peer asks for, unless it is beyond a limit or was evaluated before."""
-    make(problem, seed)  # what a library does once, as it is imported, is not timed
+def checked_search(problem: Problem, make: Made, evaluations: int, seed: int) -> Run:
+    """Evaluate what a peer asks for, unless it is beyond a limit or was evaluated before.
+
+    What is beyond a limit has no scores: it is told with the worst so far, and with its excess.
+    """
+    make(problem, seed, evaluations)  # what a library does once, as it is imported, is not timed
     start = time.process_time()
-    peer = make(problem, seed)
+    peer = make(problem, seed, PLANNED * evaluations)
     rows: list[int] = []
-    seen: set[int] = set()
-    proposals = turned_away = 0
+    known: dict[int, int] = {}
+    worst = np.zeros(problem.scores.shape[1])
+    proposals = substitutes = turned_away = 0
     spare = iter(np.random.default_rng(seed).permutation(np.flatnonzero(problem.inside)).tolist())
     while len(rows) < evaluations:
         candidate, codes = peer.ask()
         row = problem.row(codes)
         proposals += 1
-        if not problem.inside[row] or problem.networks[row] in seen:
-            peer.forget(candidate)
+        if not problem.inside[row] or problem.networks[row] in known:
+            scores = problem.scores[known[problem.networks[row]]] if problem.inside[row] else worst
+            peer.tell(candidate, scores, problem.excess[row])
             turned_away += 1
             if turned_away < TRIES:
                 continue
-            row = next((other for other in spare if problem.networks[other] not in seen), -1)
+            row = next((other for other in spare if problem.networks[other] not in known), -1)
             if row < 0:
                 break
+            substitutes += 1
             if peer.knows_others:
                 peer.tell(peer.take(problem.benchmark.codes[row].tolist()), problem.scores[row], problem.excess[row])
         else:
             peer.tell(candidate, problem.scores[row], problem.excess[row])
         turned_away = 0
-        seen.add(problem.networks[row])
+        known[problem.networks[row]] = row
         rows.append(row)
-    return Run(np.array(rows), time.process_time() - start, proposals)
+        worst = problem.scores[rows].min(axis=0)
+    return Run(np.array(rows), time.process_time() - start, proposals, substitutes)
 
 
 @attrs.frozen
@@ -115,8 +132,8 @@ class Made:
     kind: type[Peer]
     options: dict[str, Any] = attrs.field(factory=dict)
 
-    def __call__(self, problem: Problem, seed: int) -> Peer:
-        return self.kind(problem, seed, **self.options)
+    def __call__(self, problem: Problem, seed: int, budget: int) -> Peer:
+        return self.kind(problem, seed, budget, **self.options)
 
 
 class OptunaPeer(Peer):
@@ -124,7 +141,7 @@ class OptunaPeer(Peer):
 
     knows_others = True
 
-    def __init__(self, problem: Problem, seed: int, sampler: str = "TPESampler", **options: Any) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: int, sampler: str = "TPESampler", **options: Any) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -133,7 +150,6 @@ class OptunaPeer(Peer):
             warnings.simplefilter("ignore")  # some options are experimental
             made = getattr(optuna.samplers, sampler)(seed=seed, **options)
         self._study = optuna.create_study(sampler=made, directions=["maximize"] * len(problem.told))
-        self._failed = optuna.trial.TrialState.FAIL
 
     def ask(self) -> tuple[Any, Sequence[int]]:
         trial = self._study.ask()
@@ -146,32 +162,31 @@ class OptunaPeer(Peer):
             candidate.set_constraint(str(number), beyond)
         self._study.tell(candidate, scores.tolist())
 
-    def forget(self, candidate: Any) -> None:
-        self._study.tell(candidate, state=self._failed)
-
     def take(self, codes: Sequence[int]) -> Any:
         self._study.enqueue_trial({choice.name: code for choice, code in zip(self._space.choices, codes, strict=True)})
         return self.ask()[0]
 
 
 class NevergradPeer(Peer):
-    """A Nevergrad optimizer over one categorical parameter a choice, or one of ordered options."""
+    """A Nevergrad optimizer over categorical parameters that move between options, ordered ones or not.
+
+    Choices with as many options are one parameter with repetitions, which takes a fraction of the time.
+    """
 
     knows_others = True
 
     def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        optimizer: str = "DiscreteOnePlusOne",
-        ordered: bool = False,
-        budget: int = 300,
+        self, problem: Problem, seed: int, budget: int, optimizer: str = "DiscreteOnePlusOne", ordered: bool = False
     ) -> None:
         import nevergrad
 
-        kind = nevergrad.p.TransitionChoice if ordered else nevergrad.p.Choice
-        choices = [kind(range(len(choice.options))) for choice in problem.benchmark.space.choices]
-        parameters = nevergrad.p.Tuple(*choices)
+        sizes = [len(choice.options) for choice in problem.benchmark.space.choices]
+        self._columns = {size: [place for place, own in enumerate(sizes) if own == size] for size in sizes}
+        made = [
+            nevergrad.p.TransitionChoice(range(size), repetitions=len(columns), ordered=ordered)
+            for size, columns in self._columns.items()
+        ]
+        parameters = nevergrad.p.Tuple(*made)
         parameters.random_state = np.random.RandomState(seed)
         np.random.seed(seed)  # some optimizers draw from the global generator
         with warnings.catch_warnings():
@@ -182,10 +197,14 @@ class NevergradPeer(Peer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             candidate = self._optimizer.ask()
-        return candidate, candidate.value
+        codes = [0] * sum(map(len, self._columns.values()))
+        for columns, values in zip(self._columns.values(), candidate.value, strict=True):
+            for column, code in zip(columns, values, strict=True):
+                codes[column] = int(code)
+        return candidate, codes
 
     def take(self, codes: Sequence[int]) -> Any:
-        self._optimizer.suggest(tuple(codes))
+        self._optimizer.suggest(tuple(tuple(codes[column] for column in own) for own in self._columns.values()))
         return self.ask()[0]
 
     def tell(self, candidate: Any, scores: Floats, excess: Floats) -> None:
@@ -277,10 +296,10 @@ def nni_search(problem: Problem, evaluations: int, seed: int, *, checked: bool, 
 class PymooPeer(Peer):
     """pymoo's NSGA-II over integers, with the operators that its documentation has for them.
 
-    A generation is told when all of it is; what is not evaluated is told as far beyond the limits.
+    A generation is told when all of it is. Where nothing new can be bred, random networks are asked for, and not told.
     """
 
-    def __init__(self, problem: Problem, seed: int, population_size: int = 20) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: int, population_size: int = 20) -> None:
         from pymoo.algorithms.moo.nsga2 import NSGA2
         from pymoo.core.problem import Problem as Described
         from pymoo.core.termination import NoTermination
@@ -301,26 +320,28 @@ class PymooPeer(Peer):
             mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
         )
         self._algorithm.setup(described, termination=NoTermination(), seed=seed, verbose=False)
+        self._most, self._rng = most, np.random.default_rng(seed)
         self._generation: Any = []
         self._next = 0
         self._told: list[tuple[Floats, Floats]] = []
 
     def ask(self) -> tuple[Any, Sequence[int]]:
         if self._next == len(self._generation):
-            self._generation, self._next, self._told = self._algorithm.ask(), 0, []
+            bred = self._algorithm.ask()
+            self._generation, self._next, self._told = [] if bred is None else bred, 0, []
+        if not len(self._generation):
+            return False, self._rng.integers(0, self._most + 1).tolist()
         self._next += 1
-        return None, self._generation[self._next - 1].X.astype(int).tolist()
+        return True, self._generation[self._next - 1].X.astype(int).tolist()
 
     def tell(self, candidate: Any, scores: Floats, excess: Floats) -> None:
         from pymoo.problems.static import StaticProblem
 
+        if not candidate:
+            return
         self._told.append((-scores, excess))
         if len(self._told) == len(self._generation):
             losses, beyond = (np.array(values) for values in zip(*self._told, strict=True))
             values = {"F": losses, **({"G": beyond} if self._limits else {})}
             self._algorithm.evaluator.eval(StaticProblem(self._algorithm.problem, **values), self._generation)
             self._algorithm.tell(infills=self._generation)
-
-    def forget(self, candidate: Any) -> None:
-        objectives = self._algorithm.problem.n_obj
-        self.tell(candidate, np.full(objectives, -FAR), np.full(self._limits, FAR))

@@ -31,7 +31,7 @@ import numpy as np
 from chosen import BEST, OURS, PEERS, nni_options, strategy
 from kept_runs import Kept, Unit, add_arguments, opened
 from nb201_problems import problem, settings
-from peers import bare_search, checked_search, nni_search
+from peers import LOOP, bare_search, checked_search, nni_search
 from table_search import Problem, Run, band, regrets, searched, wasted
 from tables import MissingDataError
 from tables.files import DATASETS
@@ -60,7 +60,8 @@ def methods(where: Problem) -> dict[str, str]:
             continue
         what = repr(PEERS[name]) if name in PEERS else repr(nni_options)
         for how in ("bare", "checked"):
-            found[f"{name}, {how}"] = f"{what}, {package} {importlib.metadata.version(package)}"
+            version = f"{what}, {package} {importlib.metadata.version(package)}"
+            found[f"{name}, {how}"] = f"{version}, {LOOP}" if how == "checked" and name != NNI else version
     return found
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -23,7 +24,7 @@ from collections.abc import Callable
 import numpy as np
 from kept_runs import Kept, Unit, add_arguments, opened
 from pareto_nb201 import Scale
-from peers import Made, NevergradPeer, OptunaPeer, PymooPeer, checked_search, nni_search
+from peers import LOOP, Made, NevergradPeer, OptunaPeer, PymooPeer, checked_search, nni_search
 from strategies_nb201 import chained, versions
 from table_search import Problem, Run, regrets, searched
 from tables import Benchmark, MissingDataError, NASBenchMacro, NATSSize
@@ -67,7 +68,8 @@ def problem(setting: str) -> Problem:
     name, _, share = setting.partition(", ")
     table = benchmark(name)
     if not share:
-        return Problem(setting, table, ("accuracy", "macs", "params"), (), frozenset(("macs", "params")))
+        told = ("accuracy", "macs", "params")
+        return Problem(setting, table, told, (), frozenset(told[1:]), same="architecture")
     limit = float(np.quantile(table.column("macs"), int(share.removesuffix(" %")) / 100, method="inverted_cdf"))
     return Problem(setting, table, ("accuracy",), (table.profiler("macs") <= limit,))
 
@@ -163,7 +165,7 @@ GROUPS = (2, 4, 8)
 PEERS: dict[str, dict[str, Made]] = {
     "Optuna TPE": {
         f"TPESampler({options})": Made(OptunaPeer, {"sampler": "TPESampler", **options})
-        for options in ({}, {"multivariate": False}, {"n_startup_trials": 20}, {"n_ei_candidates": 64})
+        for options in ({}, {"n_startup_trials": 20}, {"n_ei_candidates": 64})
     },
     "Optuna NSGA-II": {
         f"NSGAIISampler({size})": Made(OptunaPeer, {"sampler": "NSGAIISampler", "population_size": size})
@@ -207,6 +209,22 @@ def groups() -> dict[str, list[str]]:
     if importlib.util.find_spec("nni"):
         found["NNI RegularizedEvolution"] = list(NNI)
     return found
+
+
+def described(group: str, name: str) -> str:
+    """Return what a setting is, so that a run of another version or with other defaults does not count."""
+    table = benchmark("Macro")
+    if group == REFERENCE:
+        return repr(Random(replacement=False))
+    if group == "Rank":
+        return f"{RANKED[name.partition(' ranked')[0]](table)!r}{name.partition(' ranked')[2]}"
+    kind = group.partition(",")[0]
+    if kind in OURS:
+        return repr(OURS[kind][name](table))
+    version = importlib.metadata.version(group.split()[0].lower())
+    if group.startswith("NNI"):
+        return f"{NNI[name]!r}, {version}"
+    return f"{ ({**PEERS, **FRONT_PEERS}[group][name])!r}, {version}, {LOOP}"
 
 
 def search(unit: Unit) -> Run:
@@ -269,8 +287,9 @@ def main() -> None:
         seeds = max(given.seeds // 3, 1) if group.startswith(SLOW) else given.seeds
         where = FRONTS if group.endswith("fronts") else (*PROBLEMS, *FRONTS) if group == REFERENCE else PROBLEMS
         for name in names:
+            what = described(group, name)
             units[group, name] = [
-                Unit(f"{group}: {name}", name, setting, seed, given.evaluations)
+                Unit(f"{group}: {name}", what, setting, seed, given.evaluations)
                 for seed in range(3 * seeds if group == REFERENCE else seeds)
                 for setting in where
             ]

@@ -95,11 +95,13 @@ class Run:
         finished_s: ``(n,)`` simulated seconds at which they were finished; empty where nobody asked.
         cpu_s: CPU seconds in the strategy: asking, checking, telling.
         proposals: How many candidates the strategy gave, those that never reached evaluation included.
+        substitutes: How many of the evaluated ones the loop around it drew at random, since it gave nothing new.
     """
 
     rows: Rows
     cpu_s: float
     proposals: int
+    substitutes: int = 0
     budgets: Floats = attrs.field(factory=lambda: np.zeros(0))
     finished_s: Floats = attrs.field(factory=lambda: np.zeros(0))
 

@@ -128,7 +128,7 @@ def test_evaluations_and_seconds_to_a_share_of_the_best(bench: Any, small: Any) 
     assert count(small, np.array([3, 0, 1, 2]), 0.25) == 3.0
     assert count(small, np.array([3, 5, 0]), 0.25) == float("inf")
     run = bench.table_search.Run(
-        np.array([1, 3, 0, 1]), 0.0, 4, np.array([12.0, 200.0, 200.0, 200.0]), np.array([1.0, 5.0, 7.0, 9.0])
+        np.array([1, 3, 0, 1]), 0.0, 4, 0, np.array([12.0, 200.0, 200.0, 200.0]), np.array([1.0, 5.0, 7.0, 9.0])
     )
     assert bench.multi_fidelity_nb201.seconds_to(small, run, 0.25) == 9.0
 
@@ -181,11 +181,11 @@ def test_the_loop_around_peers_wastes_nothing(bench: Any, data: Path, peer: str)
 def test_peers_are_told_of_networks_that_they_did_not_give(bench: Any, data: Path, peer: str) -> None:
     pytest.importorskip(peer.split()[0].lower())
     where = bench.nb201_problems.problem("cifar10, pixel3, 50 %")
-    made = bench.strategies_nb201.PEERS[peer](where, 0)
+    made = bench.strategies_nb201.PEERS[peer](where, 0, 30)
     for row in (17, 4711):
         codes = where.benchmark.codes[row].tolist()
         candidate = made.take(codes)
-        given = list(candidate.params.values()) if peer.startswith("Optuna") else list(candidate.value)
+        given = list(candidate.params.values()) if peer.startswith("Optuna") else list(candidate.value[0])
         assert given == codes
         made.tell(candidate, where.scores[row], where.excess[row])
     assert len(made.ask()[1]) == 6
@@ -196,7 +196,7 @@ class Stubborn:
 
     knows_others = False
 
-    def __init__(self, where: Any, seed: int) -> None:
+    def __init__(self, where: Any, seed: int, budget: int) -> None:
         self.told = 0
 
     def ask(self) -> tuple[None, list[int]]:
@@ -205,14 +205,12 @@ class Stubborn:
     def tell(self, candidate: None, scores: Any, excess: Any) -> None:
         self.told += 1
 
-    def forget(self, candidate: None) -> None:
-        pass
-
 
 def test_a_loop_that_gets_nothing_new_takes_random_networks(bench: Any, small: Any) -> None:
     run = bench.peers.checked_search(small, Stubborn, 10, seed=0)
     assert sorted(run.rows.tolist()) == [0, 1, 2, 4]
     assert run.rows[0] == 0
+    assert run.substitutes == 3
 
 
 @pytest.mark.parametrize("peer", ["Optuna NSGA-II", "pymoo NSGA-II"])
@@ -249,7 +247,7 @@ def test_the_simulated_clock(bench: Any, data: Path) -> None:
 def one_run(unit: Any) -> Any:
     from table_search import Run
 
-    return Run(np.arange(3) + unit.seed, 0.5, 7, np.array([1.5]), np.array([2.25]))
+    return Run(np.arange(3) + unit.seed, 0.5, 7, 2, np.array([1.5]), np.array([2.25]))
 
 
 def test_runs_are_kept_and_not_done_again(bench: Any, tmp_path: Path) -> None:

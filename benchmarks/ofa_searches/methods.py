@@ -64,7 +64,7 @@ def _search(make: Callable[[], Strategy], trials: int) -> Method:
 
 METHODS: Mapping[str, Method] = {
     PUBLISHED: Method(Genetic(generations=float("inf")).run, "population 100; 500 generations are 50,100 evaluations"),
-    "Islands, 200 at a time": _batches(Islands, 200),
+    "Islands, 200 at a time": _batches(lambda: Islands(crossover=0.7), 200),
     "Islands of 30, 25 at a time": _batches(lambda: Islands(30), 25),
     "Search, Islands": _search(lambda: Islands(population=30), 2500),
     "Search, Evolution": _search(lambda: Evolution(population=50, crossover=0.5, repeats=False), 2500),
@@ -84,4 +84,4 @@ CHOICES: Mapping[str, Method] = {
     "60 members, patience 20": _batches(lambda: Islands(patience=20), 200),
     "60 members, crossover 0.7": _batches(lambda: Islands(crossover=0.7), 200),
 }
-"""What the numbers of the islands were chosen from."""
+"""What the numbers of the islands were chosen from: those with the best mean after 3 s, and after 300 and 1,000."""
