@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 from table_search import Run
 
-__all__ = ["Kept", "Unit", "add_arguments", "opened", "positive"]
+__all__ = ["Kept", "Unit", "add_arguments", "known", "opened", "positive"]
 
 
 @attrs.frozen
@@ -155,6 +155,15 @@ def add_arguments(parser: argparse.ArgumentParser, seeds: int, evaluations: int)
     parser.add_argument("--methods", nargs="*", help="names of methods; all by default")
     parser.add_argument("--processes", type=positive, default=2)
     parser.add_argument("--runs", type=Path, help="the file that keeps the runs; by default benchmarks/.runs/")
+
+
+def known(argument: str, given: Sequence[str] | None, names: Iterable[str]) -> list[str]:
+    """Return the names given on the command line, all where none are; end with a message where one is unknown."""
+    every = list(names)
+    for name in given or ():
+        if name not in every:
+            sys.exit(f"{argument} knows no {name!r}; it knows {', '.join(map(repr, every))}")
+    return list(given or every)
 
 
 def opened(given: argparse.Namespace, script: str) -> Kept:

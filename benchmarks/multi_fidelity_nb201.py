@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 from chosen import SHORT, short_strategies
-from kept_runs import Unit, add_arguments, opened
+from kept_runs import Unit, add_arguments, known, opened
 from nb201_problems import UNLIMITED, problem
 from strategies_nb201 import chained, versions
 from table_search import Problem, Run, outcome_of
@@ -116,11 +116,9 @@ def main() -> None:
     except MissingDataError as error:
         sys.exit(f"skipped: {error}")
     strategies = short_strategies(problem(where[0]).benchmark)
+    strategies = {name: strategies[name] for name in known("--methods", given.methods, strategies)}
     chosen = {
-        f"{name}, {number} workers": repr(strategy)
-        for number in WORKERS
-        for name, strategy in strategies.items()
-        if not given.methods or name in given.methods
+        f"{name}, {number} workers": repr(strategy) for number in WORKERS for name, strategy in strategies.items()
     }
     units = [
         Unit(name, what, setting, seed, given.evaluations)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from chosen import FRONT_PEERS, front_strategies
-from kept_runs import Kept, Unit, add_arguments, opened
+from kept_runs import Kept, Unit, add_arguments, known, opened
 from nb201_problems import benchmark
 from peers import LOOP, bare_search, checked_search
 from strategies_nb201 import chained, versions
@@ -205,11 +205,15 @@ def main() -> None:
     if given.data:
         os.environ["NASMW_DATA"] = given.data
     where = [f"{device}, {limit}" for device in DEVICES for limit in LIMITS]
+    for name in FRONT_PEERS:
+        if importlib.util.find_spec(name.split()[0].lower()) is None:
+            print(f"skipped: {name}, since {name.split()[0].lower()} is not installed")
     try:
         problem(where[0])
     except MissingDataError as error:
         sys.exit(f"skipped: {error}")
-    chosen = {name: what for name, what in methods().items() if not given.methods or name in given.methods}
+    chosen = methods()
+    chosen = {name: chosen[name] for name in known("--methods", given.methods, chosen)}
     units = [
         Unit(name, what, setting, seed, given.evaluations)
         for seed in range(given.seeds)

@@ -17,7 +17,7 @@ import sys
 
 import numpy as np
 from chosen import GROUPS, ranked_strategies
-from kept_runs import Unit, add_arguments, opened
+from kept_runs import Unit, add_arguments, known, opened
 from nb201_problems import UNLIMITED, benchmark, problem
 from strategies_nb201 import chained, versions
 from table_search import Problem, Rows, Run, searched
@@ -78,11 +78,13 @@ def main() -> None:
         scorer(DATASETS[0], "naswot")
     except MissingDataError as error:
         sys.exit(f"skipped: {error}")
+    strategies = ranked_strategies(problem(where[0]).benchmark)
     chosen = {
-        f"{name} ranked by {by}": f"{strategy!r}, best of {GROUPS} by {by}" if by != "none" else repr(strategy)
-        for name, strategy in ranked_strategies(problem(where[0]).benchmark).items()
+        f"{name} ranked by {by}": f"{strategies[name]!r}, best of {GROUPS} by {by}"
+        if by != "none"
+        else repr(strategies[name])
+        for name in known("--methods", given.methods, strategies)
         for by in SCORERS
-        if not given.methods or name in given.methods
     }
     units = [
         Unit(name, what, setting, seed, given.evaluations)

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-from kept_runs import Kept, Unit, add_arguments, opened
+from kept_runs import Kept, Unit, add_arguments, known, opened
 from pareto_nb201 import Scale
 from peers import LOOP, Made, NevergradPeer, OptunaPeer, PymooPeer, checked_search, nni_search
 from strategies_nb201 import chained, versions
@@ -44,7 +44,7 @@ PROBLEMS = (
 )
 FRONTS = ("NATS cifar10", "NATS cifar100", "Macro")
 REFERENCE = "random search"
-SLOW = ("PolicyGradient", "Optuna", "Nevergrad", "NNI", "pymoo")
+SLOW = ("PolicyGradient", "Optuna", "Nevergrad")
 """Groups that search with a third of the seeds."""
 
 
@@ -280,8 +280,7 @@ def main() -> None:
     except MissingDataError as error:
         sys.exit(f"skipped: {error}")
     chosen = groups()
-    if given.methods:
-        chosen = {group: names for group, names in chosen.items() if group in (*given.methods, REFERENCE)}
+    chosen = {group: chosen[group] for group in dict.fromkeys((REFERENCE, *known("--methods", given.methods, chosen)))}
     units: dict[tuple[str, str], list[Unit]] = {}
     for group, names in chosen.items():
         seeds = max(given.seeds // 3, 1) if group.startswith(SLOW) else given.seeds
