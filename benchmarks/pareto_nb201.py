@@ -222,7 +222,7 @@ def main() -> None:
     ]
     kept = opened(given, __file__)
     kept.complete(units, search, given.processes)
-    print(f"seeds 0 to {given.seeds - 1}; {versions()}, one thread a process")
+    print(f"seeds 0 to {given.seeds - 1}; {versions()}")
     for name, what in chosen.items():
         print(f"  {name}: {what}")
     print("\nshare of the true front's hypervolume: median [90 % band]; on test after the last evaluation")

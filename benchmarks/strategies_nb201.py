@@ -251,7 +251,8 @@ def versions() -> str:
     """Return what the run was made with."""
     packages = ("numpy", "torch", *PACKAGES.values())
     found = [f"{name} {importlib.metadata.version(name)}" for name in packages if importlib.util.find_spec(name)]
-    return f"Python {platform.python_version()}, {', '.join(found)}, {platform.machine()}"
+    threads = os.environ.get("OMP_NUM_THREADS", "not set")
+    return f"Python {platform.python_version()}, {', '.join(found)}, {platform.machine()}, OMP_NUM_THREADS {threads}"
 
 
 def main() -> None:
@@ -285,7 +286,7 @@ def main() -> None:
     kept = opened(given, __file__)
     kept.complete(units, search, given.processes)
     results = Results(kept, units, [number for number in AT if number < given.evaluations] + [given.evaluations])
-    print(f"seeds 0 to {given.seeds - 1}; {versions()}, one thread a process, {given.processes} processes")
+    print(f"seeds 0 to {given.seeds - 1}; {versions()}, {given.processes} processes")
     for name, what in chosen.items():
         print(f"  {name}: {what}")
     summary(results)
