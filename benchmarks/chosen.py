@@ -55,12 +55,8 @@ GROUPS = 2
 PEERS: dict[str, peers.Made] = {
     "Optuna TPE": peers.Made(peers.OptunaPeer, {"sampler": "TPESampler"}),
     "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),
-    "Nevergrad DiscreteOnePlusOne": peers.Made(
-        peers.NevergradPeer, {"optimizer": "DiscreteOnePlusOne", "ordered": True}
-    ),
-    "Nevergrad DoubleFastGA": peers.Made(
-        peers.NevergradPeer, {"optimizer": "DoubleFastGADiscreteOnePlusOne", "ordered": True}
-    ),
+    "Nevergrad DiscreteOnePlusOne": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteOnePlusOne"}),
+    "Nevergrad DoubleFastGA": peers.Made(peers.NevergradPeer, {"optimizer": "DoubleFastGADiscreteOnePlusOne"}),
 }
 FRONT_PEERS: dict[str, peers.Made] = {
     "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),

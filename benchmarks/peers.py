@@ -168,23 +168,24 @@ class OptunaPeer(Peer):
 
 
 class NevergradPeer(Peer):
-    """A Nevergrad optimizer over categorical parameters that move between options, ordered ones or not.
+    """A Nevergrad optimizer over categorical parameters that move between options.
 
-    Choices with as many options are one parameter with repetitions, which takes a fraction of the time.
+    Choices with as many options are one parameter with repetitions, which takes a fraction of the time, or separate ones.
     """
 
     knows_others = True
 
     def __init__(
-        self, problem: Problem, seed: int, budget: int, optimizer: str = "DiscreteOnePlusOne", ordered: bool = False
+        self, problem: Problem, seed: int, budget: int, optimizer: str = "DiscreteOnePlusOne", separate: bool = False
     ) -> None:
         import nevergrad
 
         sizes = [len(choice.options) for choice in problem.benchmark.space.choices]
-        self._columns = {size: [place for place, own in enumerate(sizes) if own == size] for size in sizes}
+        alike = [[place for place, own in enumerate(sizes) if own == size] for size in dict.fromkeys(sizes)]
+        self._columns = [[place] for place in range(len(sizes))] if separate else alike
         made = [
-            nevergrad.p.TransitionChoice(range(size), repetitions=len(columns), ordered=ordered)
-            for size, columns in self._columns.items()
+            nevergrad.p.TransitionChoice(range(sizes[columns[0]]), repetitions=len(columns), ordered=False)
+            for columns in self._columns
         ]
         parameters = nevergrad.p.Tuple(*made)
         parameters.random_state = np.random.RandomState(seed)
@@ -197,14 +198,14 @@ class NevergradPeer(Peer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             candidate = self._optimizer.ask()
-        codes = [0] * sum(map(len, self._columns.values()))
-        for columns, values in zip(self._columns.values(), candidate.value, strict=True):
+        codes = [0] * sum(map(len, self._columns))
+        for columns, values in zip(self._columns, candidate.value, strict=True):
             for column, code in zip(columns, values, strict=True):
                 codes[column] = int(code)
         return candidate, codes
 
     def take(self, codes: Sequence[int]) -> Any:
-        self._optimizer.suggest(tuple(tuple(codes[column] for column in own) for own in self._columns.values()))
+        self._optimizer.suggest(tuple(tuple(codes[column] for column in own) for own in self._columns))
         return self.ask()[0]
 
     def tell(self, candidate: Any, scores: Floats, excess: Floats) -> None:

@@ -172,7 +172,9 @@ PEERS: dict[str, dict[str, Made]] = {
         for size in (10, 20, 50)
     },
     "Nevergrad": {
-        f"{name}, {'ordered' if ordered else 'unordered'}": Made(NevergradPeer, {"optimizer": name, "ordered": ordered})
+        f"{name}, {'separate' if separate else 'repeated'}": Made(
+            NevergradPeer, {"optimizer": name, "separate": separate}
+        )
         for name in (
             "DiscreteOnePlusOne",
             "DoubleFastGADiscreteOnePlusOne",
@@ -180,7 +182,7 @@ PEERS: dict[str, dict[str, Made]] = {
             "DiscreteDE",
             "NGOpt",
         )
-        for ordered in (False, True)
+        for separate in (False, True)
     },
 }
 NNI = {

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     space = toy_space()
     params = ParamsProfiler(space)
 
-    strategy = Chain(PredictorGuided(), Filter(params <= 2000))
+    strategy = Chain(PredictorGuided(features=params), Filter(params <= 2000))
     result = Search(space, strategy, evaluate).run(trials=40)
     print(result.best.columns["params"] <= 2000)
 
