@@ -170,7 +170,7 @@ class OptunaPeer(Peer):
 class NevergradPeer(Peer):
     """A Nevergrad optimizer over categorical parameters that move between options.
 
-    Choices with as many options are one parameter with repetitions, which takes a fraction of the time, or separate ones.
+    Choices with as many options are one parameter with repetitions, which takes a fraction of the time, or as many.
     """
 
     knows_others = True
