@@ -25,7 +25,7 @@ def evaluation_keys(
     space: Space, candidates: Candidates, same: Literal["function", "architecture"] = "function"
 ) -> list[Hashable]:
     """Return one key per candidate: equal where two are the same, with the same budget if they have one."""
-    keys = space.function_keys(candidates) if same == "function" else list(candidates.row_keys())
+    keys: list[Hashable] = space.function_keys(candidates) if same == "function" else [*candidates.row_keys()]
     if BUDGET not in candidates.columns:
         return keys
     budgets = candidates.columns[BUDGET].tolist()
