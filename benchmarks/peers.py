@@ -3,7 +3,8 @@
 A peer knows the choices and options of a space, is asked for one network at a time and told its score. *Bare*, every
 network it gives is evaluated; where the library knows limits, it is told by how much one is beyond them. *Checked*,
 what is beyond a limit, or has been evaluated, costs no evaluation (`checked_search`): a check that costs nothing is
-available to everybody. The library is then told by how much it is beyond the limits, or the known score once more.
+available to everybody. The library is then told by how much it is beyond the limits, or the known score once more;
+some search better if they are not told, which is an option of theirs.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ class Peer(ABC):
     def tell(self, candidate: Any, scores: Floats, excess: Floats) -> None:
         """Tell the scores of a candidate, maximised, and by what share it is beyond each limit."""
 
+    def refuse(self, candidate: Any, scores: Floats, excess: Floats) -> None:
+        """Tell of a candidate that is not evaluated: its known scores, or the worst ones where it is beyond a limit."""
+        self.tell(candidate, scores, excess)
+
     def take(self, codes: Sequence[int]) -> Any:
         """Return a network that the library did not give as a candidate that can be told."""
         raise NotImplementedError(f"{type(self).__name__} is told what it gave, and nothing else")
@@ -106,7 +111,7 @@ def checked_search(problem: Problem, make: Made, evaluations: int, seed: int) ->
         proposals += 1
         if not problem.inside[row] or problem.networks[row] in known:
             scores = problem.scores[known[problem.networks[row]]] if problem.inside[row] else worst
-            peer.tell(candidate, scores, problem.excess[row])
+            peer.refuse(candidate, scores, problem.excess[row])
             turned_away += 1
             if turned_away < TRIES:
                 continue
@@ -137,11 +142,19 @@ class Made:
 
 
 class OptunaPeer(Peer):
-    """An Optuna sampler, asked and told through a study in memory."""
+    """An Optuna sampler, asked and told through a study in memory; what is refused is a failed trial unless told."""
 
     knows_others = True
 
-    def __init__(self, problem: Problem, seed: int, budget: int, sampler: str = "TPESampler", **options: Any) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        budget: int,
+        sampler: str = "TPESampler",
+        told: bool = True,
+        **options: Any,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -150,6 +163,7 @@ class OptunaPeer(Peer):
             warnings.simplefilter("ignore")  # some options are experimental
             made = getattr(optuna.samplers, sampler)(seed=seed, **options)
         self._study = optuna.create_study(sampler=made, directions=["maximize"] * len(problem.told))
+        self._told, self._failed = told, optuna.trial.TrialState.FAIL
 
     def ask(self) -> tuple[Any, Sequence[int]]:
         trial = self._study.ask()
@@ -162,6 +176,12 @@ class OptunaPeer(Peer):
             candidate.set_constraint(str(number), beyond)
         self._study.tell(candidate, scores.tolist())
 
+    def refuse(self, candidate: Any, scores: Floats, excess: Floats) -> None:
+        if self._told:
+            self.tell(candidate, scores, excess)
+        else:
+            self._study.tell(candidate, state=self._failed)
+
     def take(self, codes: Sequence[int]) -> Any:
         self._study.enqueue_trial({choice.name: code for choice, code in zip(self._space.choices, codes, strict=True)})
         return self.ask()[0]
@@ -170,22 +190,22 @@ class OptunaPeer(Peer):
 class NevergradPeer(Peer):
     """A Nevergrad optimizer over categorical parameters that move between options.
 
-    Choices with as many options are one parameter with repetitions, which takes a fraction of the time, or as many.
+    Choices with as many options are one parameter with repetitions: separate ones give the same networks, and take four
+    times as long.
     """
 
     knows_others = True
 
     def __init__(
-        self, problem: Problem, seed: int, budget: int, optimizer: str = "DiscreteOnePlusOne", separate: bool = False
+        self, problem: Problem, seed: int, budget: int, optimizer: str = "DiscreteOnePlusOne", told: bool = True
     ) -> None:
         import nevergrad
 
         sizes = [len(choice.options) for choice in problem.benchmark.space.choices]
-        alike = [[place for place, own in enumerate(sizes) if own == size] for size in dict.fromkeys(sizes)]
-        self._columns = [[place] for place in range(len(sizes))] if separate else alike
+        self._columns = {size: [place for place, own in enumerate(sizes) if own == size] for size in sizes}
         made = [
-            nevergrad.p.TransitionChoice(range(sizes[columns[0]]), repetitions=len(columns), ordered=False)
-            for columns in self._columns
+            nevergrad.p.TransitionChoice(range(size), repetitions=len(columns), ordered=False)
+            for size, columns in self._columns.items()
         ]
         parameters = nevergrad.p.Tuple(*made)
         parameters.random_state = np.random.RandomState(seed)
@@ -193,19 +213,24 @@ class NevergradPeer(Peer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._optimizer = nevergrad.optimizers.registry[optimizer](parameters, budget, 1)
+        self._told = told
+
+    def refuse(self, candidate: Any, scores: Floats, excess: Floats) -> None:
+        if self._told:
+            self.tell(candidate, scores, excess)
 
     def ask(self) -> tuple[Any, Sequence[int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             candidate = self._optimizer.ask()
-        codes = [0] * sum(map(len, self._columns))
-        for columns, values in zip(self._columns, candidate.value, strict=True):
+        codes = [0] * sum(map(len, self._columns.values()))
+        for columns, values in zip(self._columns.values(), candidate.value, strict=True):
             for column, code in zip(columns, values, strict=True):
                 codes[column] = int(code)
         return candidate, codes
 
     def take(self, codes: Sequence[int]) -> Any:
-        self._optimizer.suggest(tuple(tuple(codes[column] for column in own) for own in self._columns))
+        self._optimizer.suggest(tuple(tuple(codes[column] for column in own) for own in self._columns.values()))
         return self.ask()[0]
 
     def tell(self, candidate: Any, scores: Floats, excess: Floats) -> None:

@@ -165,16 +165,17 @@ GROUPS = (2, 4, 8)
 PEERS: dict[str, dict[str, Made]] = {
     "Optuna TPE": {
         f"TPESampler({options})": Made(OptunaPeer, {"sampler": "TPESampler", **options})
-        for options in ({}, {"n_startup_trials": 20}, {"n_ei_candidates": 64})
+        for options in ({}, {"n_startup_trials": 20}, {"n_ei_candidates": 64}, {"told": False})
     },
     "Optuna NSGA-II": {
-        f"NSGAIISampler({size})": Made(OptunaPeer, {"sampler": "NSGAIISampler", "population_size": size})
+        f"NSGAIISampler({size}, {'told' if told else 'not told'})": Made(
+            OptunaPeer, {"sampler": "NSGAIISampler", "population_size": size, "told": told}
+        )
         for size in (10, 20, 50)
+        for told in (True, False)
     },
     "Nevergrad": {
-        f"{name}, {'separate' if separate else 'repeated'}": Made(
-            NevergradPeer, {"optimizer": name, "separate": separate}
-        )
+        f"{name}, {'told' if told else 'not told'}": Made(NevergradPeer, {"optimizer": name, "told": told})
         for name in (
             "DiscreteOnePlusOne",
             "DoubleFastGADiscreteOnePlusOne",
@@ -182,7 +183,7 @@ PEERS: dict[str, dict[str, Made]] = {
             "DiscreteDE",
             "NGOpt",
         )
-        for separate in (False, True)
+        for told in (True, False)
     },
 }
 NNI = {

@@ -205,6 +205,9 @@ class Stubborn:
     def tell(self, candidate: None, scores: Any, excess: Any) -> None:
         self.told += 1
 
+    def refuse(self, candidate: None, scores: Any, excess: Any) -> None:
+        pass
+
 
 def test_a_loop_that_gets_nothing_new_takes_random_networks(bench: Any, small: Any) -> None:
     run = bench.peers.checked_search(small, Stubborn, 10, seed=0)
