@@ -56,13 +56,13 @@ PEERS: dict[str, peers.Made] = {
     "Optuna TPE": peers.Made(peers.OptunaPeer, {"sampler": "TPESampler"}),
     "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),
     "Nevergrad DiscreteOnePlusOne": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteOnePlusOne"}),
-    "Nevergrad DoubleFastGA": peers.Made(peers.NevergradPeer, {"optimizer": "DoubleFastGADiscreteOnePlusOne"}),
+    "Nevergrad DiscreteDE": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteDE"}),
 }
 FRONT_PEERS: dict[str, peers.Made] = {
     "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),
     "pymoo NSGA-II": peers.Made(peers.PymooPeer, {"population_size": 20}),
 }
-nni_options: dict[str, Any] = {"population_size": 20, "sample_size": 5, "mutation_prob": 0.2}
+nni_options: dict[str, Any] = {"population_size": 20, "sample_size": 5, "mutation_prob": 0.05}
 
 
 def strategy(name: str, benchmark: Benchmark) -> Strategy:

@@ -13,7 +13,7 @@ above that on validation images), its latency on a Note10 the sum of the publish
 - certificate: an additive model of accuracy is fitted on random networks within the limit; its best network within the
   limit is proved by tables.
 
-The numbers of our strategies were chosen by ``--choose``, under limits on MACs instead of latency. What was found there
+The numbers of the islands were chosen by ``--choose``, under limits on MACs instead of latency. What was found there
 stands in ``benchmarks/results/ofa_search_choices.txt``.
 """
 

@@ -191,6 +191,18 @@ def test_peers_are_told_of_networks_that_they_did_not_give(bench: Any, data: Pat
     assert len(made.ask()[1]) == 6
 
 
+@pytest.mark.parametrize("kind", ["OptunaPeer", "NevergradPeer"])
+def test_peers_need_not_be_told_of_what_is_turned_away(bench: Any, data: Path, kind: str) -> None:
+    pytest.importorskip(kind.removesuffix("Peer").lower())
+    where = bench.nb201_problems.problem("cifar10, pixel3, 50 %")
+    made = getattr(bench.peers, kind)
+    told, untold = (
+        bench.peers.checked_search(where, bench.peers.Made(made, {"told": told}), 40, seed=0) for told in (True, False)
+    )
+    assert sum(bench.table_search.wasted(where, untold.rows)) == 0.0
+    assert untold.rows.tolist() != told.rows.tolist()
+
+
 class Stubborn:
     """A peer that gives one network for ever."""
 
