@@ -53,13 +53,13 @@ SHORT = ("SuccessiveHalving", "Hyperband", "ASHA")
 GROUPS = 2
 """Of how many candidates `Rank` passes one."""
 PEERS: dict[str, peers.Made] = {
-    "Optuna TPE": peers.Made(peers.OptunaPeer, {"sampler": "TPESampler"}),
-    "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),
-    "Nevergrad DiscreteOnePlusOne": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteOnePlusOne"}),
-    "Nevergrad DiscreteDE": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteDE"}),
+    "Optuna TPE": peers.Made(peers.OptunaPeer, {"sampler": "TPESampler", "told": False}),
+    "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10, "told": False}),
+    "Nevergrad DiscreteOnePlusOne": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteOnePlusOne", "told": False}),
+    "Nevergrad DiscreteDE": peers.Made(peers.NevergradPeer, {"optimizer": "DiscreteDE", "told": False}),
 }
 FRONT_PEERS: dict[str, peers.Made] = {
-    "Optuna NSGA-II": peers.Made(peers.OptunaPeer, {"sampler": "NSGAIISampler", "population_size": 10}),
+    "Optuna NSGA-II": PEERS["Optuna NSGA-II"],
     "pymoo NSGA-II": peers.Made(peers.PymooPeer, {"population_size": 20}),
 }
 nni_options: dict[str, Any] = {"population_size": 20, "sample_size": 5, "mutation_prob": 0.05}

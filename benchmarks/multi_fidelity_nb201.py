@@ -16,10 +16,12 @@ import heapq
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from chosen import SHORT, short_strategies
-from kept_runs import Unit, add_arguments, known, opened
+from drawing import Curve, draw
+from kept_runs import Kept, Unit, add_arguments, known, opened
 from nb201_problems import UNLIMITED, problem
 from strategies_nb201 import chained, versions
 from table_search import Problem, Run, outcome_of
@@ -83,6 +85,22 @@ def seconds_to(where: Problem, run: Run, share: float = WITHIN) -> float:
     return float("inf")
 
 
+def regrets_at(where: Problem, run: Run, clocks: Floats) -> Floats:
+    """Return the regret on test of the network that is selected by each of some simulated seconds.
+
+    As long as nothing within the limit was trained in full, it is that of the worst one within it.
+    """
+    test = where.benchmark.column("test200")
+    full = (run.budgets == EPOCHS[-1]) & where.inside[run.rows]
+    rows, finished = run.rows[full], run.finished_s[full]
+    result = np.full(len(clocks), test[where.inside].min())
+    for place, clock in enumerate(clocks):
+        done = rows[finished <= clock]
+        if len(done):
+            result[place] = test[done[where.scores[done, 0].argmax()]]
+    return test[where.inside].max() - result
+
+
 def full_training(where: Problem) -> float:
     """Return the mean seconds of a training of 200 epochs within the limit."""
     return float(where.benchmark.column("epoch_seconds")[where.inside].mean()) * EPOCHS[-1]
@@ -97,6 +115,20 @@ def search(unit: Unit) -> Run:
     return simulated(where, chain, unit.evaluations * full_training(where), unit.seed, int(workers.split()[0]))
 
 
+def figure(kept: Kept, units: list[Unit], path: Path) -> None:
+    """Draw the regret over the simulated time of one worker and of several, a panel for each setting."""
+    panels: dict[str, dict[str, Curve]] = {}
+    at = np.geomspace(1.0, max(unit.evaluations for unit in units), 40)
+    for method, setting in dict.fromkeys((unit.method, unit.setting) for unit in units):
+        where = problem(setting)
+        runs = [kept[unit] for unit in units if (unit.method, unit.setting) == (method, setting)]
+        found = np.array([regrets_at(where, run, at * full_training(where)) for run in runs])
+        name, workers = method.rsplit(", ", 1)
+        panels.setdefault(f"{setting}, {workers}", {})[name] = Curve(at, found, "--" if name in SHORT else "-")
+    upward = "regret on test, percentage points: median and 90 % band"
+    draw(path, panels, "simulated time, in full trainings", upward, x="log", y="symlog")
+
+
 def quantiles(values: Floats) -> str:
     """Return median and 90 % band in full trainings; those never reached are infinite."""
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], method="inverted_cdf")
@@ -107,6 +139,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, seeds=20, evaluations=100)
+    parser.add_argument("--figure", type=Path, help="where to draw the median regrets")
     given = parser.parse_args()
     if given.data:
         os.environ["NASMW_DATA"] = given.data
@@ -148,6 +181,9 @@ def main() -> None:
                 middle = float(np.quantile(seconds, 0.5, method="inverted_cdf"))
                 cells.append(f"{f'{quantiles(seconds / unit_s)}  {middle:,.0f} s':>36}")
             print(f"{name + ('*' if name in SHORT else ''):<24}{''.join(cells)}")
+    if given.figure:
+        figure(kept, units, given.figure)
+        print(f"\nfigure: {given.figure.name}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from chosen import FRONT_PEERS, front_strategies
+from drawing import Curve, draw
 from kept_runs import Kept, Unit, add_arguments, known, opened
 from nb201_problems import benchmark
 from peers import LOOP, bare_search, checked_search
@@ -173,27 +174,14 @@ def report(kept: Kept, units: list[Unit], at: tuple[int, ...]) -> None:
 
 
 def figure(kept: Kept, units: list[Unit], path: Path) -> None:
-    """Draw the median share of the hypervolume over evaluations, a panel for each setting."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    where = list(dict.fromkeys(unit.setting for unit in units))
-    picture, panels = pyplot.subplots(2, -(-len(where) // 2), figsize=(13, 7), sharex=True, squeeze=False)
+    """Draw the share of the hypervolume over evaluations, a panel for each setting."""
     at = np.unique(np.linspace(10, max(unit.evaluations for unit in units), 15).astype(int))
-    for panel, setting in zip(panels.flat, where, strict=False):
-        for method in dict.fromkeys(unit.method for unit in units):
-            runs = [kept[unit] for unit in units if (unit.method, unit.setting) == (method, setting)]
-            found = np.array([[scale(setting, "val200").share(run.rows[:n]) for n in at] for run in runs])
-            style = "-" if method.endswith(("chain", "checked")) else ":"
-            panel.plot(at, np.median(found, axis=0), style, label=method)
-        panel.set_title(setting, fontsize=9)
-    panels.flat[0].legend(fontsize=7)
-    picture.supxlabel("evaluations")
-    picture.supylabel("share of the true front's hypervolume, median")
-    picture.tight_layout()
-    picture.savefig(path, dpi=110)
+    panels: dict[str, dict[str, Curve]] = {}
+    for setting, method in dict.fromkeys((unit.setting, unit.method) for unit in units):
+        runs = [kept[unit] for unit in units if (unit.setting, unit.method) == (setting, method)]
+        found = np.array([[scale(setting, "val200").share(run.rows[:n]) for n in at] for run in runs])
+        panels.setdefault(setting, {})[method] = Curve(at, found, "-" if method.endswith(("chain", "checked")) else ":")
+    draw(path, panels, "evaluations", "share of the true front's hypervolume: median and 90 % band")
 
 
 def main() -> None:

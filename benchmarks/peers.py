@@ -41,7 +41,7 @@ It is evaluated, counted as a substitute, and suggested to libraries that can be
 """
 PLANNED = 4
 """How many candidates the loop is expected to need for an evaluation, for libraries that plan with a number."""
-LOOP = f"told of what is turned away, {TRIES} tries"
+LOOP = f"{TRIES} tries"
 
 
 class Peer(ABC):

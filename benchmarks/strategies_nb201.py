@@ -34,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 from chosen import BEST, OURS, PEERS, nni_options, strategy
+from drawing import Curve, draw
 from kept_runs import Kept, Unit, add_arguments, known, opened
 from nb201_problems import problem, settings
 from peers import LOOP, bare_search, checked_search, nni_search
@@ -46,7 +47,7 @@ from nasmw.candidates import Floats
 
 AT = (50, 100, 300)
 NNI = "NNI RegularizedEvolution"
-SLOW = ("PolicyGradient", "Optuna", "Nevergrad")
+SLOW = ("PolicyGradient", "Optuna TPE")
 """Methods that take many seconds a run; they search with a fifth of the seeds."""
 OTHERS = (*PEERS, NNI)
 PACKAGES = {"Optuna": "optuna", "Nevergrad": "nevergrad", "NNI": "nni"}
@@ -217,34 +218,19 @@ def comparison(results: Results, own: str, column: str) -> None:
 
 
 def figure(results: Results, path: Path, shown: Sequence[str]) -> None:
-    """Draw the median regret over evaluations, a panel for each setting."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    columns = 3
-    rows = -(-len(results.settings) // columns)
-    picture, panels = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.0 * rows), sharex=True, squeeze=False)
+    """Draw the regret over evaluations, a panel for each setting."""
     at = np.unique(np.geomspace(5, results.at[-1], 40).astype(int))
-    for panel, setting in zip(panels.flat, results.settings, strict=False):
-        where = problem(setting)
-        for method in shown:
-            found = np.array([regrets(where, run.rows, "test200", at) for run in results.runs(method, setting)])
-            low, middle, high = np.quantile(found, [0.05, 0.5, 0.95], axis=0)
-            (line,) = panel.plot(at, middle, label=method)
-            panel.fill_between(at, low, high, alpha=0.08, color=line.get_color(), linewidth=0)
-        panel.set_title(setting, fontsize=9)
-        panel.set_yscale("symlog", linthresh=0.1)
-        panel.set_xscale("log")
-    for panel in panels.flat[len(results.settings) :]:
-        panel.axis("off")
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    picture.legend(handles, labels, loc="lower right", fontsize=8)
-    picture.supxlabel("evaluations")
-    picture.supylabel("regret on test, percentage points: median and 90 % band")
-    picture.tight_layout()
-    picture.savefig(path, dpi=110)
+    panels = {
+        setting: {
+            method: Curve(
+                at, np.array([regrets(problem(setting), r.rows, "test200", at) for r in results.runs(method, setting)])
+            )
+            for method in shown
+        }
+        for setting in results.settings
+    }
+    upward = "regret on test, percentage points: median and 90 % band"
+    draw(path, panels, "evaluations", upward, x="log", y="symlog")
 
 
 def versions() -> str:
