@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from nasmw.candidates import Candidates, Codes, Outcomes
-from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.strategies.arguments import flag, one_objective, share, whole
 from nasmw.strategies.breeding import Breeding
-from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy, batch_of_none
+from nasmw.strategies.pool import Pooled
+from nasmw.strategy import batch_of_none
 
 __all__ = ["Evolution"]
 
 
-class Evolution(Strategy):
+class Evolution(Pooled):
     """Regularized evolution: children of tournament winners; the oldest of the population dies.
 
     Random architectures are asked for until `population` of them were told with a score. From then on each candidate
@@ -83,8 +82,7 @@ class Evolution(Strategy):
         self._oldest = 0
         self._members: list[Codes] = []
         self._scores: list[float] = []
-        self._rng = context.rng
-        self._pool = Pool(context.space, context.rng, repeats=self.repeats)
+        super()._setup(context, repeats=self.repeats)
         self._breeding = Breeding(
             context.space,
             context.rng,
@@ -93,15 +91,6 @@ class Evolution(Strategy):
             mutation_probability=self.mutation_probability,
             mutate_crossed=True,
         )
-
-    def _offer(self, term: Constraint) -> bool:
-        return self._pool.promise(term)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every architecture was asked for, or told; never with repeats."""
-        self.context  # noqa: B018  raises before setup
-        return self._pool.exhausted
 
     def _ask(self, n: int) -> Candidates:
         space = self.context.space

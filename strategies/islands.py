@@ -8,12 +8,11 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import Candidates, Codes, Outcomes
-from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.strategies.arguments import one_objective, share, whole
 from nasmw.strategies.breeding import Breeding
-from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy, batch_of_none
+from nasmw.strategies.pool import Pooled
+from nasmw.strategy import batch_of_none
 
 __all__ = ["Islands"]
 
@@ -33,7 +32,7 @@ class _Population:
         self.members, self.scores = [members[place] for place in best], [scores[place] for place in best]
 
 
-class Islands(Strategy):
+class Islands(Pooled):
     """Evolution of populations that start small, one after the other; two that have come to rest become one.
 
     A population begins with `population` random architectures. Each further candidate is a child of it, mostly of two
@@ -91,8 +90,7 @@ class Islands(Strategy):
 
     def _setup(self, context: Context) -> None:
         one_objective("Islands", context)
-        self._rng = context.rng
-        self._pool = Pool(context.space, context.rng)
+        super()._setup(context)
         self._breeding = Breeding(
             context.space,
             context.rng,
@@ -110,15 +108,6 @@ class Islands(Strategy):
         self._complete = False
         self._waited = 0
         self._open: set[bytes] = set()
-
-    def _offer(self, term: Constraint) -> bool:
-        return self._pool.promise(term)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every architecture was asked for, or told."""
-        self.context  # noqa: B018  raises before setup
-        return self._pool.exhausted
 
     def _ask(self, n: int) -> Candidates:
         space = self.context.space

@@ -7,16 +7,15 @@ from collections import deque
 import numpy as np
 
 from nasmw.candidates import Candidates, Codes, Outcomes
-from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.strategies.arguments import flag, one_objective, whole
-from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy, batch_of_none
+from nasmw.strategies.pool import Pooled
+from nasmw.strategy import batch_of_none
 
 __all__ = ["LocalSearch"]
 
 
-class LocalSearch(Strategy):
+class LocalSearch(Pooled):
     """Local search: asks for the neighbours of the best architecture, and moves to a better one.
 
     It starts from the best of `initial` random architectures. Neighbours differ in one choice (`Space.neighbours`) and
@@ -56,8 +55,7 @@ class LocalSearch(Strategy):
 
     def _setup(self, context: Context) -> None:
         one_objective("LocalSearch", context)
-        self._rng = context.rng
-        self._pool = Pool(context.space, context.rng)
+        super()._setup(context)
         self._known: dict[bytes, float] = {}
         self._open: set[bytes] = set()
         self._starts: list[tuple[float, Codes]] = []
@@ -65,15 +63,6 @@ class LocalSearch(Strategy):
         self._score = -np.inf
         self._neighbours: list[Codes] = []
         self._queue: deque[int] = deque()  # places in the list of neighbours
-
-    def _offer(self, term: Constraint) -> bool:
-        return self._pool.promise(term)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every architecture was asked for, or told."""
-        self.context  # noqa: B018  raises before setup
-        return self._pool.exhausted
 
     def _ask(self, n: int) -> Candidates:
         rows: list[Codes] = []

@@ -9,8 +9,8 @@ from nasmw.candidates import Candidates, Codes, Floats, Outcomes
 from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.strategies.arguments import share, whole
-from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy, batch_of_none
+from nasmw.strategies.pool import Pooled
+from nasmw.strategy import batch_of_none
 
 __all__ = ["NSGA2", "crowding", "ranks"]
 
@@ -61,7 +61,7 @@ def crowding(scores: Floats, fronts: npt.NDArray[np.intp]) -> Floats:
     return result
 
 
-class NSGA2(Strategy):
+class NSGA2(Pooled):
     """NSGA-II: children of tournament winners; the fronts that nobody dominates survive, the sparse parts of the last.
 
     Random architectures are asked for until `population` of them were told. From then on each candidate is a child of
@@ -103,8 +103,7 @@ class NSGA2(Strategy):
         )
 
     def _setup(self, context: Context) -> None:
-        self._rng = context.rng
-        self._pool = Pool(context.space, context.rng)
+        super()._setup(context)
         self._limits: list[Constraint] = []
         self._codes: Codes = np.zeros((0, len(context.space)), dtype=context.space.dtype)
         self._scores: Floats = np.zeros((0, len(context.objectives)))
@@ -113,16 +112,10 @@ class NSGA2(Strategy):
         self._children: list[tuple[Codes, Floats, float]] = []
 
     def _offer(self, term: Constraint) -> bool:
-        if self._pool.promise(term):
+        if super()._offer(term):
             return True
         self._limits.append(term)
         return False
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every architecture was asked for, or told."""
-        self.context  # noqa: B018  raises before setup
-        return self._pool.exhausted
 
     def _ask(self, n: int) -> Candidates:
         rows: list[Codes] = []

@@ -10,11 +10,13 @@ import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Codes
 from nasmw.constraint import Constraint
+from nasmw.context import Context
 from nasmw.feasible import FeasibleSet
 from nasmw.space import Space
 from nasmw.strategies.within import Source
+from nasmw.strategy import Strategy
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "Pooled"]
 
 TRIES = 16
 
@@ -172,3 +174,20 @@ class Pool:
                 if not n:
                     break
         return new
+
+
+class Pooled(Strategy):
+    """A strategy that asks for what a `Pool` allows: it honours limits as the pool does, and is exhausted with it."""
+
+    def _setup(self, context: Context, *, repeats: bool = False) -> None:
+        self._rng = context.rng
+        self._pool = Pool(context.space, context.rng, repeats=repeats)
+
+    def _offer(self, term: Constraint) -> bool:
+        return self._pool.promise(term)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture was asked for, or told; never where it may ask for one twice."""
+        self.context  # noqa: B018  raises before setup
+        return self._pool.exhausted

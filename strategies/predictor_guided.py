@@ -9,15 +9,14 @@ from typing import Literal
 import numpy as np
 
 from nasmw.candidates import Candidates, Codes, Floats, Outcomes
-from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.profiler import Profiler, check_names
 from nasmw.strategies.arguments import one_objective, whole
 from nasmw.strategies.drawing import Independent
 from nasmw.strategies.encoding import Options
 from nasmw.strategies.gaussian import GaussianProcess
-from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy, batch_of_none
+from nasmw.strategies.pool import Pooled
+from nasmw.strategy import batch_of_none
 
 __all__ = ["PredictorGuided"]
 
@@ -29,7 +28,7 @@ REPAIRED = 2
 """How many children beyond the limits are brought within them for each ask, which takes long beside the rest."""
 
 
-class PredictorGuided(Strategy):
+class PredictorGuided(Pooled):
     """Asks for the child of the best architectures that a Gaussian process promises most of.
 
     After `startup` random architectures, each one that is asked for is chosen from `candidates` ones: children of the
@@ -102,8 +101,7 @@ class PredictorGuided(Strategy):
 
     def _setup(self, context: Context) -> None:
         one_objective("PredictorGuided", context)
-        self._rng = context.rng
-        self._pool = Pool(context.space, context.rng)
+        super()._setup(context)
         self._options = Options(context.space)
         others = len(self.features)
         self._process = GaussianProcess(self.observations, self._options.total + others, others)
@@ -114,15 +112,6 @@ class PredictorGuided(Strategy):
         self._functions: set[Hashable] = set()
         self._told: list[Codes] = []
         self._drawn: Independent | None = None
-
-    def _offer(self, term: Constraint) -> bool:
-        return self._pool.promise(term)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every architecture was asked for, or told."""
-        self.context  # noqa: B018  raises before setup
-        return self._pool.exhausted
 
     def _ask(self, n: int) -> Candidates:
         rows: list[Codes] = []

@@ -9,11 +9,10 @@ import attrs
 import numpy as np
 
 from nasmw.candidates import BUDGET, RESUME_FROM, TRIAL, Candidates, Codes, Outcomes, Status
-from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.strategies.arguments import one_objective, positive, rising
-from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy, batch_of_none
+from nasmw.strategies.pool import Pooled
+from nasmw.strategy import batch_of_none
 
 __all__ = ["Job", "Multifidelity", "reduction", "rungs"]
 
@@ -76,7 +75,7 @@ class Job:
     group: object = None
 
 
-class Multifidelity(Strategy):
+class Multifidelity(Pooled):
     """Asks for evaluations with a budget; the base of strategies that do so.
 
     A candidate carries its budget in the column ``"budget"`` and, where the architecture was evaluated with the next
@@ -94,12 +93,9 @@ class Multifidelity(Strategy):
 
     def _setup(self, context: Context) -> None:
         one_objective(type(self).__name__, context)
-        self._pool = Pool(context.space, context.rng)
+        super()._setup(context)
         self._open: dict[tuple[bytes, float], Job] = {}
         self._asked = 0
-
-    def _offer(self, term: Constraint) -> bool:
-        return self._pool.promise(term)
 
     @abstractmethod
     def _next(self) -> Job | None:

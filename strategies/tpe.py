@@ -8,19 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from nasmw.candidates import Candidates, Codes, Floats, Outcomes, Status
-from nasmw.constraint import Constraint
 from nasmw.context import Context
 from nasmw.strategies.arguments import one_objective, positive, share, whole
 from nasmw.strategies.encoding import Options, Rows
-from nasmw.strategies.pool import Pool
-from nasmw.strategy import Strategy, batch_of_none
+from nasmw.strategies.pool import Pooled
+from nasmw.strategy import batch_of_none
 
 __all__ = ["TPE"]
 
 BAD = (Status.FAILED, Status.INFEASIBLE)
 
 
-class TPE(Strategy):
+class TPE(Pooled):
     """Tree-structured Parzen estimator: draws what good architectures have often, and asks for what the others lack.
 
     Of the architectures that were told with a score, the best share `gamma` is good. For each choice, `l` says how
@@ -65,22 +64,12 @@ class TPE(Strategy):
 
     def _setup(self, context: Context) -> None:
         one_objective("TPE", context)
-        self._rng = context.rng
-        self._pool = Pool(context.space, context.rng)
+        super()._setup(context)
         self._options = Options(context.space)
         self._told = Rows(len(context.space))
         self._open: set[bytes] = set()
         self._counts = np.zeros(self._options.total + 1)
         self._good: Floats | None = None
-
-    def _offer(self, term: Constraint) -> bool:
-        return self._pool.promise(term)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every architecture was asked for, or told."""
-        self.context  # noqa: B018  raises before setup
-        return self._pool.exhausted
 
     def _ask(self, n: int) -> Candidates:
         rows: list[Codes] = []
