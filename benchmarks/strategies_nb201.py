@@ -47,7 +47,7 @@ from nasmw.candidates import Floats
 
 AT = (50, 100, 300)
 NNI = "NNI RegularizedEvolution"
-SLOW = ("PolicyGradient", "Optuna TPE")
+SLOW = ("PolicyGradient", "Optuna TPE", "Nevergrad DiscreteOnePlusOne")
 """Methods that take many seconds a run; they search with a fifth of the seeds."""
 OTHERS = (*PEERS, NNI)
 PACKAGES = {"Optuna": "optuna", "Nevergrad": "nevergrad", "NNI": "nni"}

@@ -256,6 +256,19 @@ def test_the_simulated_clock(bench: Any, data: Path) -> None:
     assert len(many.rows) > 50
 
 
+def test_regret_by_the_simulated_clock(bench: Any, data: Path) -> None:
+    """Short trainings select nothing; of the long ones that are finished, the best on validation is selected."""
+    where = bench.nb201_problems.problem("cifar10, no limit")
+    test = where.benchmark.column("test200")
+    good, best = np.argsort(where.scores[:, 0])[-2:]
+    run = bench.table_search.Run(
+        np.array([best, good, best, 0]), 0.0, 4, 0, np.array([12.0, 200, 200, 200]), np.array([1.0, 2.0, 3.0, 4.0])
+    )
+    found = bench.multi_fidelity_nb201.regrets_at(where, run, np.array([1.5, 2.0, 2.5, 5.0]))
+    highest = test[where.inside].max()
+    assert found == pytest.approx(highest - np.array([test[where.inside].min(), test[good], test[good], test[best]]))
+
+
 # -- what is kept -------------------------------------------------------------------------------------------------
 
 
