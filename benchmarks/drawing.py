@@ -61,6 +61,7 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Curve]], across: str, upw
         axis.set_xscale(scales.get("x", "linear"))
         if scales.get("y") == "symlog":
             axis.set_yscale("symlog", linthresh=0.1)
+            axis.set_ylim(bottom=0.0)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     handles, labels = axes.flat[0].get_legend_handles_labels()

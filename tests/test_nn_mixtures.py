@@ -134,6 +134,71 @@ def test_gradients_of_a_mixture_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(run, logits, fast_mode=True)
 
 
+class Hidden(nn.ModelSpace):
+    """Layers with a hidden width between two that read it; what it goes through on the way looks at single channels."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        width = nn.choice("width", (1, 3, 6))
+        if kind == "linear":
+            between: Any = nn.BatchNorm1d(width), torch.nn.Tanh(), nn.PReLU(width * 2 - width)
+            self.layers = torch.nn.Sequential(nn.Linear(4, width), *between, nn.Linear(width, 2))
+        elif kind == "conv":
+            depthwise = nn.Conv2d(width * 2, width * 2, 3, padding=1, groups=width * 2)
+            between = nn.BatchNorm2d(width * 2), torch.nn.ReLU(), depthwise, nn.BatchNorm2d(width * 2)
+            self.layers = torch.nn.Sequential(nn.Conv2d(2, width * 2, 1), *between, nn.Conv2d(width * 2, 2, 3))
+        else:
+            self.layers = torch.nn.Sequential(
+                nn.ConvTranspose2d(2, width, 2), torch.nn.ReLU(), nn.ConvTranspose2d(width, 2, 2)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("linear", (5, 4)), ("conv", (3, 2, 5, 5)), ("transposed", (3, 2, 4, 4))])
+def test_sizes_cut_where_they_are_read(kind: str, shape: tuple[int, ...]) -> None:
+    """The mixture is the expectation over widths then, and an option without weight has the gradient it should have."""
+    space = stirred(lambda: Hidden(kind)).double().eval()
+    if kind == "linear":
+        space.layers[2] = torch.nn.Identity()  # PReLU's single slope is that of all channels at width 1
+        space.layers[3] = torch.nn.Identity()
+    x = torch.randn(shape, dtype=torch.float64)
+    assert space.reads_cut(x)
+    with torch.no_grad():
+        paths = []
+        for width in (1, 3, 6):
+            with space.activate({"width": width}):
+                paths.append(space(x))
+    weights = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    with torch.no_grad(), space.mix({"width": weights}, once=True):
+        torch.testing.assert_close(space(x), sum(w * path for w, path in zip(weights, paths, strict=True)))
+    through = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    for once, seen in ((True, True), (False, False)):
+        through.grad = None
+        with space.mix({"width": nn.Gates([0, 2], through)}, once=once):
+            mixed = space(x)
+        torch.testing.assert_close(mixed, paths[0])
+        mixed.square().sum().backward()
+        wanted = (2 * paths[0] * (paths[2] - paths[0])).sum()
+        gap = through.grad[1] - through.grad[0]
+        assert torch.isclose(gap, wanted) == seen
+
+
+def test_sizes_that_something_else_reads_are_cut_everywhere() -> None:
+    class Summed(Hidden):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.layers[0](x)
+            return self.layers[4](hidden) + hidden.sum(dim=1, keepdim=True)
+
+    space = Summed("linear")
+    space.layers[1].eval()
+    assert not space.reads_cut(torch.randn(5, 4))
+    assert space.training
+    assert not space.layers[1].training
+    assert not space._switch.mixing
+
+
 def test_two_paths_run_two_options() -> None:
     calls: list[str] = []
 

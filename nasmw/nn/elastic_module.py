@@ -293,13 +293,18 @@ class ElasticModule(nn.Module):
         found: dict[str, Tensor] = {}
         for name, tensor in self.named_parameters(remove_duplicate=False):
             parts = [
-                (weight.to(tensor.device), slot.index)
+                (weight.to(tensor.device), self._read(slot, tensor, layer) if self._switch.once else slot.index)
                 for weight, layer in zip(weights, layers, strict=True)
                 for slot in layer.slots
                 if slot.name == name
             ]
             found[name] = share(tensor.shape, parts) if parts else torch.zeros_like(tensor)
         return found
+
+    def _read(self, slot: _Slot, tensor: Tensor, layer: _Layer) -> Sequence[Index]:
+        """Return the part of a tensor that a layer uses, as if it had all channels that are written."""
+        written = self._record.rule.written(slot.name, layer.arguments)
+        return [slice(0, tensor.shape[axis]) if axis in written else part for axis, part in enumerate(slot.index)]
 
     def _sizes_apart(
         self,

@@ -252,7 +252,11 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         self._run(None, None, {})
 
     def mix(
-        self, weights: Mapping[str, torch.Tensor | Gates], architecture: Mapping[str, Any] | None = None
+        self,
+        weights: Mapping[str, torch.Tensor | Gates],
+        architecture: Mapping[str, Any] | None = None,
+        *,
+        once: bool = False,
     ) -> _Running:
         """Run as a mixture, within a ``with`` statement.
 
@@ -265,6 +269,9 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
             weights: For each choice that is mixed, by name, a tensor of shape ``(options,)``, probabilities or any
                 other weights; or `Gates`, the weights of some options, and only these run.
             architecture: The options of the other choices; those that the forward pass does not meet may be missing.
+            once: Whether channels are scaled where they are read alone, and not by every layer that they go through:
+                the layer that reads them then gives exactly the weighted sum of what it gives for each width, and
+                those of an option without weight have a gradient. Right where `reads_cut` says so.
 
         Returns:
             A context manager.
@@ -281,8 +288,43 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
             if option not in self.choices[self.column(name)].options:
                 raise SpaceError(f"choice {name!r} has no option {option!r}")
         before = self._state()
-        self._run({name: option for name, option in fixed.items() if name not in gates}, None, gates)
+        self._run({name: option for name, option in fixed.items() if name not in gates}, None, gates, once)
         return _Running(self, before)
+
+    def reads_cut(self, *inputs: Any) -> bool:
+        """Return whether all that reads channels of elastic layers is elastic, so that `mix` may scale them once.
+
+        That is tried: every option of sizes runs in both ways, and the outputs are compared.
+
+        Args:
+            inputs: What the forward pass takes, such as one batch.
+        """
+        sizes = {
+            name
+            for name, places in self._reading.places.items()
+            if any(isinstance(place.module, ElasticModule) for place in places)
+        }
+        training = {module: module.training for module in self.modules()}
+        device = next((tensor.device for tensor in self.parameters()), None)
+        try:
+            self.eval()
+            for number in range(max((len(self.choices[self.column(name)].options) for name in sizes), default=0)):
+                weights = {}
+                for name in self._reading.places:
+                    options = len(self.choices[self.column(name)].options)
+                    weights[name] = torch.full((options,), 1 / options, device=device)
+                    if name in sizes:
+                        weights[name] = torch.eye(options, device=device)[min(number, options - 1)]
+                found = []
+                for once in (False, True):
+                    with torch.no_grad(), self.mix(weights, once=once):
+                        found.append(self(*inputs))
+                if not _alike(*found):
+                    return False
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        return True
 
     @property
     def mixable(self) -> dict[str, bool]:
@@ -301,14 +343,16 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         return False
 
     def _state(self) -> tuple[Any, ...]:
-        return self._switch.chosen, self._activated, self._switch.gates
+        return self._switch.chosen, self._activated, self._switch.gates, self._switch.once
 
     def _run(
         self,
         chosen: Mapping[str, Any] | None,
         activated: dict[str, Any] | None,
         gates: Mapping[str, Gates],
+        once: bool = False,
     ) -> None:
+        self._switch.once = once
         self._switch.chosen = None if chosen is None else {name: option for name, option in chosen.items()}
         self._switch.gates = gates
         self._activated = activated
@@ -328,6 +372,15 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         except Exception as error:
             explain_mixture(self, error, _OWN)
             raise
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Return whether two outputs are the same up to rounding."""
+    if isinstance(first, torch.Tensor):
+        return bool(torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())))
+    if isinstance(first, (tuple, list)):
+        return all(map(_alike, first, second))
+    return False
 
 
 class _Running:

@@ -53,6 +53,17 @@ class Rule:
         """
         return [slice(0, size) for size in shape]
 
+    def written(self, name: str, arguments: Arguments) -> frozenset[int]:
+        """Return the axes of a tensor along which its elements belong to one channel of the outputs each.
+
+        A mixture whose sizes are cut off where they are read leaves these whole. Whoever does not know says none.
+
+        Args:
+            name: The name of the tensor within the layer, such as ``"weight"``.
+            arguments: The arguments of the layer.
+        """
+        return frozenset()
+
     def behaviour(self, arguments: Arguments) -> Arguments:
         """Return the arguments that are no sizes; layers that agree in them may run as one in a mixture."""
         return {name: value for name, value in arguments.items() if name not in self.sizes}
@@ -117,10 +128,12 @@ class _Conv(Rule):
         leading = [slice(0, size) for size in shape[:2]]
         return [*leading, *(_centred(whole, size) for whole, size in zip(full[2:], shape[2:], strict=True))]
 
+    def written(self, name: str, arguments: Arguments) -> frozenset[int]:
+        return frozenset({int(self.transposed and name == "weight" and not _depthwise(arguments))})
+
     def behaviour(self, arguments: Arguments) -> Arguments:
         kept = super().behaviour(arguments)
-        depthwise = arguments["groups"] == arguments["in_channels"] > 1
-        kept["groups"] = "depthwise" if depthwise else arguments["groups"]
+        kept["groups"] = "depthwise" if _depthwise(arguments) else arguments["groups"]
         return kept
 
     def widest(self, group: Sequence[Arguments], all_options: Sequence[Arguments]) -> Arguments:
@@ -166,23 +179,37 @@ class _Conv(Rule):
         return arguments
 
 
+def _depthwise(arguments: Arguments) -> bool:
+    return bool(arguments["groups"] == arguments["in_channels"] > 1)
+
+
 class _TransposedConv(_Conv):
     transposed = True
 
 
-class _Linear(Rule):
+class _ByFirst(Rule):
+    """Layers whose tensors have the channels of the outputs along their first axis."""
+
+    def written(self, name: str, arguments: Arguments) -> frozenset[int]:
+        return frozenset({0})
+
+
+class _Linear(_ByFirst):
     sizes = frozenset({"in_features", "out_features"})
 
 
-class _BatchNorm(Rule):
+class _BatchNorm(_ByFirst):
     sizes = frozenset({"num_features"})
 
 
 class _Embedding(Rule):
     sizes = frozenset({"num_embeddings", "embedding_dim"})
 
+    def written(self, name: str, arguments: Arguments) -> frozenset[int]:
+        return frozenset({1})
 
-class _PReLU(Rule):
+
+class _PReLU(_ByFirst):
     """One slope for each channel; or one for all, which cannot be mixed with them."""
 
     sizes = frozenset({"num_parameters"})

@@ -55,11 +55,13 @@ class Switch:
     Attributes:
         chosen: The options by name, of the choices that are not mixed; None where nothing runs.
         gates: The weights by name, of the choices that are mixed.
+        once: Whether sizes are cut off in a mixture where they are read alone.
     """
 
     def __init__(self) -> None:
         self.chosen: Mapping[Hashable, Any] | None = None
         self.gates: Mapping[str, Gates] = {}
+        self.once = False
 
     @property
     def mixing(self) -> bool:

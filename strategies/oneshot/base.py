@@ -105,6 +105,7 @@ class Differentiable(Strategy):
         self._limits: list[Constraint] = []
         self._penalties: list[Penalty] = []
         self._training: Training | None = None
+        self._once: bool | None = None
         self._ranking: Iterator[Candidates] | None = None
         self._next: Codes | None = None
         self._ended = False
@@ -269,7 +270,9 @@ class Differentiable(Strategy):
     def _mixed_loss(self, weights: Weights, batch: tuple[Any, Any]) -> Tensor:
         """Return the loss of a mixture on a batch."""
         training = self._trained
-        with training.supernet.mix(weights), training.autocast():
+        if self._once is None:
+            self._once = training.supernet.reads_cut(batch[0])
+        with training.supernet.mix(weights, once=self._once), training.autocast():
             return self.recipe.loss(training.supernet(batch[0]), batch[1])
 
     def _score_step(self, loss: Tensor) -> None:
