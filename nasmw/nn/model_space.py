@@ -377,7 +377,8 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
 def _alike(first: Any, second: Any) -> bool:
     """Return whether two outputs are the same up to rounding."""
     if isinstance(first, torch.Tensor):
-        return bool(torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())))
+        scale = float(first.nan_to_num().abs().max())
+        return bool(torch.allclose(first, second, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
     if isinstance(first, (tuple, list)):
         return all(map(_alike, first, second))
     return False
