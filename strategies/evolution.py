@@ -82,7 +82,7 @@ class Evolution(Pooled):
         self._oldest = 0
         self._members: list[Codes] = []
         self._scores: list[float] = []
-        super()._setup(context, repeats=self.repeats)
+        super()._setup(context)
         self._breeding = Breeding(
             context.space,
             context.rng,

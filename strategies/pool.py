@@ -179,9 +179,12 @@ class Pool:
 class Pooled(Strategy):
     """A strategy that asks for what a `Pool` allows: it honours limits as the pool does, and is exhausted with it."""
 
-    def _setup(self, context: Context, *, repeats: bool = False) -> None:
+    repeats: bool = False
+    """Whether an architecture may be asked for twice."""
+
+    def _setup(self, context: Context) -> None:
         self._rng = context.rng
-        self._pool = Pool(context.space, context.rng, repeats=repeats)
+        self._pool = Pool(context.space, context.rng, repeats=self.repeats)
 
     def _offer(self, term: Constraint) -> bool:
         return self._pool.promise(term)
