@@ -189,7 +189,8 @@ def details(results: Results) -> None:
 def comparison(results: Results, own: str, column: str) -> None:
     """Print how one of ours stands beside each peer."""
     own = f"{own}, chain"
-    if own not in results.methods:
+    peers = [method for method in results.methods if method.rpartition(", ")[0] not in OURS]
+    if own not in results.methods or not peers:
         return
     where = "validation" if column.startswith("val") else "test"
     print(
@@ -198,9 +199,7 @@ def comparison(results: Results, own: str, column: str) -> None:
         "interval over seeds that excludes 0; in how many above their 90 % band"
     )
     middle = np.median(results.medians(own, column), axis=0)
-    for method in results.methods:
-        if method.rpartition(", ")[0] in OURS:
-            continue
+    for method in peers:
         theirs = np.median(results.medians(method, column), axis=0)
         pairs = [(results.regrets(own, s, column), results.regrets(method, s, column)) for s in results.settings]
         gaps, lows, highs = (np.array(parts) for parts in zip(*(difference(*pair) for pair in pairs), strict=True))

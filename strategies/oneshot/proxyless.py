@@ -40,8 +40,8 @@ class ProxylessNAS(Differentiable):
         SpaceError: At `setup`, if the space is no `nasmw.nn.ModelSpace`, or something in it cannot be mixed.
 
     Reference: Cai, Zhu, Han, ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware, ICLR 2019,
-    section 3.2 (two paths) and equation 4. Deviations: choices of sizes and depths have gates, too; the cost is a term
-    with a weight, or has a multiplier, as for all strategies here.
+    section 3.2 (two paths) and equation 4. Deviations: choices of sizes and depths have gates, too, those of widths
+    where the channels are read; the cost is a term with a weight, or has a multiplier, as for all strategies here.
 
     Example:
         >>> import torch
