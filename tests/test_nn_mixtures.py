@@ -139,9 +139,9 @@ class Hidden(nn.ModelSpace):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        width = nn.choice("width", (1, 3, 6))
+        width = nn.choice("width", (2, 3, 6))
         if kind == "linear":
-            between: Any = nn.BatchNorm1d(width), torch.nn.Tanh(), nn.PReLU(width * 2 - width)
+            between: Any = nn.BatchNorm1d(width), torch.nn.Tanh(), nn.PReLU(width)
             self.layers = torch.nn.Sequential(nn.Linear(4, width), *between, nn.Linear(width, 2))
         elif kind == "conv":
             depthwise = nn.Conv2d(width * 2, width * 2, 3, padding=1, groups=width * 2)
@@ -160,14 +160,11 @@ class Hidden(nn.ModelSpace):
 def test_sizes_cut_where_they_are_read(kind: str, shape: tuple[int, ...]) -> None:
     """The mixture is the expectation over widths then, and an option without weight has the gradient it should have."""
     space = stirred(lambda: Hidden(kind)).double().eval()
-    if kind == "linear":
-        space.layers[2] = torch.nn.Identity()  # PReLU's single slope is that of all channels at width 1
-        space.layers[3] = torch.nn.Identity()
     x = torch.randn(shape, dtype=torch.float64)
     assert space.reads_cut(x)
     with torch.no_grad():
         paths = []
-        for width in (1, 3, 6):
+        for width in (2, 3, 6):
             with space.activate({"width": width}):
                 paths.append(space(x))
     weights = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
