@@ -147,20 +147,26 @@ class Hidden(nn.ModelSpace):
             depthwise = nn.Conv2d(width * 2, width * 2, 3, padding=1, groups=width * 2)
             between = nn.BatchNorm2d(width * 2), torch.nn.ReLU(), depthwise, nn.BatchNorm2d(width * 2)
             self.layers = torch.nn.Sequential(nn.Conv2d(2, width * 2, 1), *between, nn.Conv2d(width * 2, 2, 3))
-        else:
+        elif kind == "transposed":
+            depthwise = nn.ConvTranspose2d(width, width, 2, groups=width)
             self.layers = torch.nn.Sequential(
-                nn.ConvTranspose2d(2, width, 2), torch.nn.ReLU(), nn.ConvTranspose2d(width, 2, 2)
+                nn.ConvTranspose2d(2, width, 2), torch.nn.ReLU(), depthwise, nn.ConvTranspose2d(width, 2, 2)
             )
+        else:
+            self.layers = torch.nn.Sequential(nn.Embedding(7, width), torch.nn.Tanh(), nn.Linear(width, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("linear", (5, 4)), ("conv", (3, 2, 5, 5)), ("transposed", (3, 2, 4, 4))])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("linear", (5, 4)), ("conv", (3, 2, 5, 5)), ("transposed", (3, 2, 4, 4)), ("embedding", (5,))],
+)
 def test_sizes_cut_where_they_are_read(kind: str, shape: tuple[int, ...]) -> None:
     """The mixture is the expectation over widths then, and an option without weight has the gradient it should have."""
     space = stirred(lambda: Hidden(kind)).double().eval()
-    x = torch.randn(shape, dtype=torch.float64)
+    x = torch.randint(7, shape) if kind == "embedding" else torch.randn(shape, dtype=torch.float64)
     assert space.reads_cut(x)
     with torch.no_grad():
         paths = []

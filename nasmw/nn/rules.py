@@ -106,30 +106,29 @@ class _Conv(Rule):
     """Convolutions: leading channels, centred kernels."""
 
     sizes = frozenset({"in_channels", "out_channels", "kernel_size", "padding"})
-    transposed = False
 
     def __init__(self, axes: int) -> None:
         self.axes = axes
 
     def greatest(self, options: Sequence[Arguments]) -> Arguments:
         arguments = super().greatest(options)
-        inner, outer = ("out_channels", "in_channels") if self.transposed else ("in_channels", "out_channels")
-        # One group of as many channels as the greatest group has: the weights have the shape of the greatest ones.
-        arguments[inner] = max(option[inner] // option["groups"] for option in options)
-        arguments[outer] = max(option[outer] for option in options)
-        arguments["groups"] = 1
+        self._channels(arguments, options)
         arguments["kernel_size"] = _greatest([_tuple(option["kernel_size"], self.axes) for option in options])
-        if self.transposed:
-            arguments["output_padding"] = 0
         arguments["padding"] = 0
         return arguments
+
+    def _channels(self, arguments: Arguments, options: Sequence[Arguments]) -> None:
+        """Put in channels and groups with which tensors hold those of all options."""
+        # One group of as many channels as the greatest group has: the weights have the shape of the greatest ones.
+        arguments["in_channels"] = max(option["in_channels"] // option["groups"] for option in options)
+        arguments["groups"] = 1
 
     def narrow(self, name: str, full: tuple[int, ...], shape: tuple[int, ...], arguments: Arguments) -> Sequence[Index]:
         leading = [slice(0, size) for size in shape[:2]]
         return [*leading, *(_centred(whole, size) for whole, size in zip(full[2:], shape[2:], strict=True))]
 
     def written(self, name: str, arguments: Arguments) -> frozenset[int]:
-        return frozenset({int(self.transposed and name == "weight" and not _depthwise(arguments))})
+        return frozenset({0})
 
     def behaviour(self, arguments: Arguments) -> Arguments:
         kept = super().behaviour(arguments)
@@ -184,7 +183,25 @@ def _depthwise(arguments: Arguments) -> bool:
 
 
 class _TransposedConv(_Conv):
-    transposed = True
+    """Their weights have the channels of the inputs first, and of the outputs those of one group."""
+
+    def greatest(self, options: Sequence[Arguments]) -> Arguments:
+        return {**super().greatest(options), "output_padding": 0}
+
+    def _channels(self, arguments: Arguments, options: Sequence[Arguments]) -> None:
+        inputs, outputs = arguments["in_channels"], arguments["out_channels"]
+        group = max(option["out_channels"] // option["groups"] for option in options)
+        arguments["groups"] = max(
+            (
+                groups
+                for groups in {option["groups"] for option in options}
+                if inputs % groups == outputs % groups == 0 and outputs // groups >= group
+            ),
+            default=1,
+        )
+
+    def written(self, name: str, arguments: Arguments) -> frozenset[int]:
+        return frozenset({int(name == "weight" and not _depthwise(arguments))})
 
 
 class _ByFirst(Rule):
