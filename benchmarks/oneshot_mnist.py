@@ -426,7 +426,7 @@ def expectation(bench: Bench) -> None:
     big = FlopsProfiler(ofa, torch.zeros(1, 3, 224, 224)).table
     many = {c.name: torch.zeros(len(c.options), requires_grad=True) for c in ofa.choices}
     times = []
-    for _ in range(60):
+    for _ in range(300):
         begin = time.process_time()
         big.expectation({name: torch.softmax(score, dim=0) for name, score in many.items()}).backward()
         times.append(1000 * (time.process_time() - begin))

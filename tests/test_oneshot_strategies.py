@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from supernets import QUICK, One, Tiny, Two, cost_of, points
+from supernets import CLASSES, FEATURES, QUICK, One, Tiny, Two, cost_of, points
 
-from nasmw import Chain, FeasibleSet, Filter, Middleware, Penalize, Search
+from nasmw import Chain, FeasibleSet, Filter, Middleware, Penalize, Search, nn
 from nasmw.context import Context
 from nasmw.cost import MaxTable
 from nasmw.errors import ConstraintError, OrderError, ProfilerError, SpaceError
@@ -126,6 +126,26 @@ def test_asks_for_the_likeliest_networks_in_order(kind):
     values = table.evaluate(asked)
     assert values[0] == pytest.approx(0.0, abs=1e-9)
     np.testing.assert_allclose(values, np.sort(table.evaluate(space.at(range(space.size))))[:10], atol=1e-5)
+
+
+class Neck(nn.ModelSpace):
+    """Three networks: what they tell apart has to go through one, two or eight features."""
+
+    def __init__(self):
+        super().__init__()
+        width = nn.choice("width", (1, 2, 8))
+        self.layers = torch.nn.Sequential(nn.Linear(FEATURES, width), torch.nn.ReLU(), nn.Linear(width, CLASSES))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_width_that_is_needed_becomes_likely(kind):
+    """Scaled channels alone say nothing of widths: the layers that read them make up for it."""
+    strategy = kind(points(96, 16), Recipe(epochs=30, rate=0.02), architecture_rate=0.03, warmup=5)
+    Search(Neck(), strategy, lambda trial: 0.0, progress=False).run(trials=1)
+    assert strategy.probabilities["width"][2] > 0.6
 
 
 # -- limits ----------------------------------------------------------------------------------------------------

@@ -299,11 +299,7 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         Args:
             inputs: What the forward pass takes, such as one batch.
         """
-        sizes = {
-            name
-            for name, places in self._reading.places.items()
-            if any(isinstance(place.module, ElasticModule) for place in places)
-        }
+        sizes = self.elastic
         training = {module: module.training for module in self.modules()}
         device = next((tensor.device for tensor in self.parameters()), None)
         try:
@@ -325,6 +321,15 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
             for module, mode in training.items():
                 module.training = mode
         return True
+
+    @property
+    def elastic(self) -> frozenset[str]:
+        """The choices that decide on arguments of layers, which are a part of the greatest one then."""
+        return frozenset(
+            name
+            for name, places in self._reading.places.items()
+            if any(isinstance(place.module, ElasticModule) for place in places)
+        )
 
     @property
     def mixable(self) -> dict[str, bool]:

@@ -6,16 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from nasmw.oneshot import Data, Hook, Recipe
-from nasmw.strategies.arguments import flag, positive
-from nasmw.strategies.oneshot.base import Differentiable
+from nasmw.strategies.arguments import flag
+from nasmw.strategies.oneshot.relaxed import Relaxed
 
 __all__ = ["GumbelDARTS"]
 
 
-class GumbelDARTS(Differentiable):
+class GumbelDARTS(Relaxed):
     """Stochastic search: every choice is a mixture that is drawn afresh for each batch, from a relaxed distribution.
 
     The weights of a mixture are the softmax of scores and Gumbel noise over a temperature; at a low temperature nearly
@@ -66,34 +65,24 @@ class GumbelDARTS(Differentiable):
         super().__init__(
             data,
             recipe,
+            temperature=temperature,
             architecture_rate=architecture_rate,
             architecture_decay=architecture_decay,
             warmup=warmup,
             multiplier_rate=multiplier_rate,
             hooks=hooks,
         )
-        given = list(temperature) if isinstance(temperature, Sequence) else []
-        if len(given) != 2:
-            raise TypeError(f"GumbelDARTS: temperature is a pair, at the start and at the end, got {temperature!r}")
-        start, end = (positive("GumbelDARTS", "temperature", value) for value in given)
-        if end > start:
-            raise ValueError(f"GumbelDARTS: the temperature falls from the first to the second, got {temperature!r}")
-        self.temperature = (start, end)
         self.bilevel = flag("GumbelDARTS", "bilevel", bilevel)
 
     def _learn(self, batch: tuple[Any, Any], held: Iterator[tuple[Any, Any]]) -> float:
         if self._warm and self.bilevel:
-            self._score_step(self._mixed_loss(self._drawn(), next(held)))
-        loss = self._mixed_loss(self._drawn(), batch)
+            self._score_step(self._mixed_loss(self._mixture(), next(held)))
+        loss = self._mixed_loss(self._mixture(), batch)
         if self._warm and not self.bilevel:
             self._joint_step(loss)
         else:
             self._trained.backward(loss)
         return float(loss.detach())
 
-    def _drawn(self) -> dict[str, Tensor]:
-        """Return the weights of a mixture, drawn afresh."""
-        start, end = self.temperature
-        last = max(self.recipe.epochs - 1, 1)
-        now = start * (end / start) ** (min(self._trained.epochs, last) / last)
-        return {name: F.gumbel_softmax(score, tau=now, dim=0) for name, score in self._distribution.scores.items()}
+    def _mixture(self) -> dict[str, Tensor]:
+        return {choice: self._drawn(choice) for choice in self._distribution.scores}
