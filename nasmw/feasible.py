@@ -130,9 +130,10 @@ class FeasibleSet:
         self._counts = Binned(self._diagram, self._limits, bins)
         self._empty = self._counts.total == 0
 
-    def _graph(self, quantities: Sequence[Quantity]) -> Diagram:
+    def _graph(self, quantities: Sequence[Quantity], variables: Sequence[Variable] | None = None) -> Diagram:
         # An edge needs some 200 bytes while the graph is built. Without a cost the graph is as small as it can be.
-        return Diagram(self._variables, quantities, edges=self._budget // 256 if quantities else 2**24)
+        edges = self._budget // 256 if quantities else 2**24
+        return Diagram(self._variables if variables is None else variables, quantities, edges=edges)
 
     def _limits_of(self, diagram: Diagram, limited: Sequence[Bounded]) -> list[Limit]:
         limits = []
@@ -210,9 +211,16 @@ class FeasibleSet:
     @cached_property
     def accepted(self) -> float:
         """The share of draws that meet the limits, of 2,048 ones."""
+        return self._accepted(by_choice=False)
+
+    @cached_property
+    def _accepted_by_choice(self) -> float:
+        return self._accepted(by_choice=True)
+
+    def _accepted(self, by_choice: bool) -> float:
         if self._counts is None or self._empty:
             return 0.0
-        return float(self.holds(self._drawn(PROBES, np.random.default_rng(0))).mean())
+        return float(self.holds(self._drawn(PROBES, np.random.default_rng(0), by_choice)).mean())
 
     @cached_property
     def _count(self) -> Count:
@@ -258,16 +266,36 @@ class FeasibleSet:
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
-    def _drawn(self, n: int, rng: np.random.Generator) -> Candidates:
+    def _drawn(self, n: int, rng: np.random.Generator, by_choice: bool = False) -> Candidates:
         """Return `n` architectures within the rounded limits."""
         assert self._counts is not None  # asked only where the set is not empty
+        if by_choice:
+            return self._candidates(self.space.canonical(self._counts_by_choice.sample(n, rng)))
         return self._candidates(self._counts.sample(n, rng))
+
+    @cached_property
+    def _counts_by_choice(self) -> Binned:
+        """The counts with an option for every choice, those that do not matter included: costs are the same for all."""
+        limited, hard = bounded(self._ranges)
+        free = [Variable(variable.options) for variable in self._variables]
+        try:
+            diagram = self._graph([*(item.quantity for item in limited), *hard], free)
+        except TooBigError as error:
+            raise ConstraintError(f"drawing by choice under these limits is out of reach: {error}") from None
+        return Binned(diagram, self._limits_of(diagram, limited), self._bins_for(diagram))
 
     def _candidates(self, codes: Codes) -> Candidates:
         return Candidates.of(self.space, codes.astype(self.space.dtype, copy=False))
 
-    def sample(self, n: int, rng: np.random.Generator) -> Candidates:
+    def sample(self, n: int, rng: np.random.Generator, *, by_choice: bool = False) -> Candidates:
         """Return `n` candidates drawn uniformly, with replacement, from the distinct architectures of the set.
+
+        Args:
+            n: How many.
+            rng: The generator.
+            by_choice: Whether every choice is drawn uniformly instead, given that the limits are met. An architecture
+                is the likelier then, the fewer choices matter in it: a layer that may be skipped is skipped as often
+                as not, however many choices it has.
 
         Raises:
             ConstraintError: If the set is empty, or none was met in two million draws; says why.
@@ -279,9 +307,9 @@ class FeasibleSet:
         wanted, tried = n, 0
         if n and self._empty:
             raise ConstraintError(str(self.diagnose()))
-        share = max(self.accepted, 1 / NEVER)
+        share = max(self._accepted_by_choice if by_choice else self.accepted, 1 / NEVER)
         while wanted:
-            batch = self._drawn(min(int(wanted / share * 1.05) + 8, 2**18), rng)
+            batch = self._drawn(min(int(wanted / share * 1.05) + 8, 2**18), rng, by_choice)
             tried += len(batch)
             batch = batch[np.flatnonzero(self.holds(batch))[:wanted]]
             if len(batch):

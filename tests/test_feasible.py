@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -78,16 +79,17 @@ def keys_within(*limits: Constraint) -> list[bytes]:
     return ALL[np.flatnonzero(holds)].row_keys()
 
 
-def z_of_uniform(drawn: Candidates, keys: list[bytes], seed: int = 0) -> float:
+def z_of_uniform(drawn: Candidates, keys: list[bytes], seed: int = 0, weights: np.ndarray | None = None) -> float:
     """Return how many standard deviations the chi-square statistic is above its mean, if draws are uniform on keys.
 
-    Rows are pooled at random where fewer than 10 draws are expected on each.
+    Or have the weights of keys. Rows are pooled at random where fewer than 10 draws are expected on each.
     """
     place = {key: number for number, key in enumerate(keys)}
     cells = min(len(keys), max(len(drawn) // 10, 1))
     pool = np.random.default_rng(seed).permutation(len(keys)) % cells
     counts = np.bincount(pool[[place[key] for key in drawn.row_keys()]], minlength=cells)
-    expected = np.bincount(pool, minlength=cells) * len(drawn) / len(keys)
+    weights = np.ones(len(keys)) if weights is None else weights
+    expected = np.bincount(pool, weights, minlength=cells) * len(drawn) / weights.sum()
     statistic = ((counts - expected) ** 2 / expected).sum()
     return float((statistic - (cells - 1)) / math.sqrt(2 * max(cells - 1, 1)))
 
@@ -123,6 +125,34 @@ def test_draws_within_two_limits_are_uniform_and_counted(share: float, integer: 
     count = feasible.count()
     assert count.low <= len(keys) <= count.high
     assert count.exact == (len(keys) if integer else None)
+
+
+def a_limit_on_the_greatest() -> Constraint:
+    peak = TabledProfiler(MaxTable(SPACE, coupled_terms(SPACE, 5, True)), "peak")
+    return peak <= limit_of_share(peak, 0.3)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        lambda: (),
+        lambda: (profiler(1) <= limit_of_share(profiler(1), 0.01),),
+        lambda: (profiler(1, integer=False) <= 80, profiler(2, integer=False) >= 80),
+        lambda: (a_limit_on_the_greatest(), profiler(3) <= limit_of_share(profiler(3), 0.4)),
+        lambda: (Doubled(profiler(1)) <= 2 * limit_of_share(profiler(1), 0.3),),
+    ],
+    ids=["none", "integers", "floats", "greatest", "by rejection"],
+)
+def test_draws_by_choice_have_the_weights_of_their_choices(limits: Callable[[], tuple[Constraint, ...]]) -> None:
+    """A network is drawn as often as codes stand for it: those of choices that do not matter are all the same."""
+    given = limits()
+    keys = keys_within(*given)
+    kept = SPACE.candidates(ALL.codes[np.flatnonzero(np.isin(ALL.row_keys(), keys))])
+    options = np.array([len(choice.options) for choice in SPACE.choices])
+    weights = np.where(SPACE.active(kept.codes), 1, options).prod(axis=1).astype(float)
+    drawn = FeasibleSet(SPACE, *given).sample(100_000, np.random.default_rng(4), by_choice=True)
+    assert abs(z_of_uniform(drawn, kept.row_keys(), weights=weights)) < 5
+    assert z_of_uniform(drawn, kept.row_keys()) > 50
 
 
 @pytest.mark.parametrize("bins", [1, 2, 7, 50])

@@ -225,17 +225,19 @@ class Watch(Tiny):
     paths: list = []  # noqa: RUF012
 
 
+@pytest.mark.parametrize("by_choice", [True, False])
 @pytest.mark.parametrize("given", ["within", "chain", "nothing"])
-def test_paths_are_drawn_uniformly_within_the_limits(given):
+def test_paths_are_drawn_uniformly_within_the_limits(given, by_choice):
     space = Watch()
     cost = cost_of(space)
     Watch.paths = []
     recipe = Recipe(epochs=100, rate=0.01)
     if given == "chain":
-        made = SupernetEvaluator(space, points(), recipe)
+        made = SupernetEvaluator(space, points(), recipe, by_choice=by_choice)
         Search(space, Chain(Random(), Filter(cost <= 6)), made).run(trials=1)
     else:
-        made = SupernetEvaluator(space, points(), recipe, within=(cost <= 6,) if given == "within" else None)
+        within = (cost <= 6,) if given == "within" else None
+        made = SupernetEvaluator(space, points(), recipe, within=within, by_choice=by_choice)
         made.prepare(Context(space))
     drawn = space.candidates(Watch.paths[:300])
     values = cost.profile_batch(drawn)
@@ -244,7 +246,9 @@ def test_paths_are_drawn_uniformly_within_the_limits(given):
     assert values.max() <= (6 if given != "nothing" else 1e9)
     keys = {key: number for number, key in enumerate(everything[allowed].row_keys())}
     counts = np.bincount([keys[key] for key in drawn.row_keys()], minlength=len(keys))
-    expected = len(drawn) / len(keys)
+    options = [len(choice.options) for choice in space.choices]
+    weights = np.where(space.active(everything[allowed].codes) | (not by_choice), 1, options).prod(axis=1)
+    expected = len(drawn) * weights / weights.sum()
     statistic = ((counts - expected) ** 2 / expected).sum()
     assert statistic < len(keys) - 1 + 5 * np.sqrt(2 * (len(keys) - 1))
 

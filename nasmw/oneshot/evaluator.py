@@ -34,9 +34,9 @@ __all__ = ["SupernetEvaluator", "check_data", "check_recipe", "check_supernet", 
 class SupernetEvaluator(Evaluator):
     """Trains one supernet before the first trial, and scores each network by the weights that it inherits.
 
-    Every step of training draws paths through the supernet, uniformly from the networks within the limits, and trains
-    the weights that lie on them. A trial then takes no training: its network gets a copy of its weights, its batch
-    normalisations get the statistics of its own activations, and its metric on the validation data is the score. With
+    Every step of training draws paths through the supernet, uniformly within the limits, and trains the weights that
+    lie on them. A trial then takes no training: its network gets a copy of its weights, its batch normalisations get
+    the statistics of its own activations, and its metric on the validation data is the score. With
     `nasmw.strategies.Random` or `Evolution` this is single-path one-shot search, with `PolicyGradient` a search in the
     manner of ENAS with weights that are trained beforehand.
 
@@ -50,6 +50,9 @@ class SupernetEvaluator(Evaluator):
         within: Limits that training paths keep. None: those that the chain keeps, that is, which a `Filter` offered and
             the strategy promised to keep; ``()`` for none.
         paths: How many paths are drawn for each step.
+        by_choice: Whether every choice is drawn uniformly, given the limits, as single-path one-shot search has it;
+            else every network is as likely as any other, and layers with many choices of their own are hardly ever
+            skipped. Where no choice depends on another one, both are the same.
         sandwich: A profiler with a `CostTable`, such as a `FlopsProfiler`: every step trains the largest and the
             smallest network by it besides, among those within the limits. None: only paths that are drawn.
         distill: Whether all networks but the largest learn what the largest says, softened by nothing, instead of the
@@ -77,6 +80,7 @@ class SupernetEvaluator(Evaluator):
         *,
         within: Iterable[Constraint | Constraints] | None = None,
         paths: int = 1,
+        by_choice: bool = True,
         sandwich: Profiler | None = None,
         distill: bool = False,
         calibration: int = 20,
@@ -88,6 +92,7 @@ class SupernetEvaluator(Evaluator):
         self.recipe = check_recipe(name, recipe)
         self.within = None if within is None else as_constraints(space, _terms(within))
         self.paths = _whole("paths", paths, least=1 if sandwich is None else 0)
+        self.by_choice = bool(by_choice)
         self.calibration = _whole("calibration", calibration, least=0)
         if sandwich is not None and not isinstance(sandwich, Profiler):
             raise TypeError(f"{name}(sandwich=...) takes a profiler, by which networks are large, got {sandwich!r}")
@@ -111,8 +116,8 @@ class SupernetEvaluator(Evaluator):
     def __repr__(self) -> str:
         sandwich = self.sandwich.name if self.sandwich is not None else None
         return (
-            f"SupernetEvaluator({self.space!r}, {self.data!r}, {self.recipe!r}, paths={self.paths}, "
-            f"sandwich={sandwich!r}, distill={self.distill}, calibration={self.calibration})"
+            f"SupernetEvaluator({self.space!r}, {self.data!r}, {self.recipe!r}, paths={self.paths}, by_choice="
+            f"{self.by_choice}, sandwich={sandwich!r}, distill={self.distill}, calibration={self.calibration})"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class SupernetEvaluator(Evaluator):
         if context.space.fingerprint != self.space.fingerprint:
             raise SpaceError(f"the supernet is {self.space!r}, and the search is on {context.space!r}")
         limits = context.limits if self.within is None else self.within
-        identity = f"{self.paths} {self.distill} {' '.join(map(term_text, limits))}"
+        identity = f"{self.paths} {self.by_choice} {self.distill} {' '.join(map(term_text, limits))}"
         if self.sandwich is not None:
             identity += f" {digest_of(self.sandwich.table)}"
         training = Training(
@@ -152,7 +157,7 @@ class SupernetEvaluator(Evaluator):
 
         def epoch() -> Mapping[str, Any]:
             n = self.data.steps("train")
-            drawn = iter(feasible.sample(n * self.paths, training.rng)) if self.paths else iter(())
+            drawn = iter(feasible.sample(n * self.paths, training.rng, by_choice=self.by_choice))
             total = 0.0
             for batch in training.batches("train"):
                 loss = self._step(training, batch, [*bread, *(next(drawn) for _ in range(self.paths))])
