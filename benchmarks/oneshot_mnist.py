@@ -17,7 +17,7 @@ are slices of one tensor. The parts:
 
 Seconds are CPU seconds of one thread. What was done stands in the folder, and is not done again.
 
-    python benchmarks/oneshot_mnist.py                       (an hour and a half on one core)
+    python benchmarks/oneshot_mnist.py                       (two hours and a half on one core)
     python benchmarks/oneshot_mnist.py --parts rank --networks 100
 """
 
@@ -27,6 +27,7 @@ import argparse
 import itertools
 import json
 import math
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -466,14 +467,16 @@ def limits(bench: Bench) -> None:
 
 def estimate(given: argparse.Namespace) -> str:
     """Return how long the parts take, by what one core of 2020 needs."""
-    alone = 1.5 * given.epochs
-    mixed, path = 3.0, 1.2  # seconds of an epoch of mixtures, and of single paths
+    alone = 1.7 * given.epochs
+    mixed, path = 6.5, 1.6  # seconds of an epoch of mixtures, and of single paths
+    longest = given.supernet_epochs * 1.8 * mixed  # as long as random networks are trained
     gradients = given.supernet_epochs * (4 * mixed + path)
     times = {
         "expectation": 60,
-        "limits": 20 * given.limit_epochs * mixed,
+        "limits": 20 * given.limit_epochs * 2 * mixed,
         "rank": given.networks * given.rank_seeds * alone + given.supernet_epochs * path,
-        "search": 3 * (gradients + given.supernet_epochs * path + 0.15 * given.trials + 120 + 8 * given.seeds * alone),
+        "search": 3
+        * (gradients + given.supernet_epochs * path + 0.15 * given.trials + longest + 8 * given.seeds * alone),
     }
     parts = ", ".join(f"{name} {times[name] / 60:.0f} min" for name in given.parts)
     return f"{parts}; {sum(times[name] for name in given.parts) / 60:.0f} min in all"
@@ -501,6 +504,7 @@ def main() -> None:
     parser.add_argument("--measured", type=int, default=100, help="whole networks that the latency table is fitted to")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, 1 thread")
     print(f"expected: {estimate(given)}", flush=True)
     bench = Bench(given)
     print(repr(bench.space), flush=True)

@@ -152,8 +152,11 @@ class Hidden(nn.ModelSpace):
             self.layers = torch.nn.Sequential(
                 nn.ConvTranspose2d(2, width, 2), torch.nn.ReLU(), depthwise, nn.ConvTranspose2d(width, 2, 2)
             )
-        else:
+        elif kind == "embedding":
             self.layers = torch.nn.Sequential(nn.Embedding(7, width), torch.nn.Tanh(), nn.Linear(width, 2))
+        else:
+            norm = nn.LayerNorm(width) if kind == "layer norm" else nn.GroupNorm(1, width)
+            self.layers = torch.nn.Sequential(nn.Linear(4, width), torch.nn.Tanh(), norm, nn.Linear(width, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -161,13 +164,19 @@ class Hidden(nn.ModelSpace):
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("linear", (5, 4)), ("conv", (3, 2, 5, 5)), ("transposed", (3, 2, 4, 4)), ("embedding", (5,))],
+    [
+        ("linear", (5, 4)),
+        ("conv", (3, 2, 5, 5)),
+        ("transposed", (3, 2, 4, 4)),
+        ("embedding", (5,)),
+        ("layer norm", (5, 4)),
+        ("group norm", (5, 4)),
+    ],
 )
 def test_sizes_cut_where_they_are_read(kind: str, shape: tuple[int, ...]) -> None:
     """The mixture is the expectation over widths then, and an option without weight has the gradient it should have."""
     space = stirred(lambda: Hidden(kind)).double().eval()
     x = torch.randint(7, shape) if kind == "embedding" else torch.randn(shape, dtype=torch.float64)
-    assert space.reads_cut(x)
     with torch.no_grad():
         paths = []
         for width in (2, 3, 6):
@@ -188,18 +197,66 @@ def test_sizes_cut_where_they_are_read(kind: str, shape: tuple[int, ...]) -> Non
         assert torch.isclose(gap, wanted) == seen
 
 
-def test_sizes_that_something_else_reads_are_cut_everywhere() -> None:
-    class Summed(Hidden):
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = self.layers[0](x)
-            return self.layers[4](hidden) + hidden.sum(dim=1, keepdim=True)
+def test_an_option_without_weight_has_the_gradient_that_it_should_have() -> None:
+    """Sizes and what is no size, in one layer: an option that has no weight is the likeliest of none."""
 
-    space = Summed("linear")
-    space.layers[1].eval()
-    assert not space.reads_cut(torch.randn(5, 4))
-    assert space.training
-    assert not space.layers[1].training
-    assert not space._switch.mixing
+    class Net(nn.ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            width, dilation = nn.choice("width", (4, 8)), nn.choice("dilation", (1, 2))
+            self.first = nn.Conv1d(3, width, 3, padding=dilation, dilation=dilation)
+            self.last = nn.Conv1d(width, 2, 1, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x))
+
+    space = stirred(Net).double()
+    x = torch.randn(5, 3, 9, dtype=torch.float64)
+    width = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    for once in (False, True):
+        dilation = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+        outputs = []
+        for weights in (dilation, torch.tensor([0.0, 1.0], dtype=torch.float64)):
+            with space.mix({"width": width, "dilation": weights}, once=once):
+                outputs.append(space(x))
+        outputs[0].sum().backward()
+        assert dilation.grad is not None
+        torch.testing.assert_close(dilation.grad[1], outputs[1].sum())
+
+
+@pytest.mark.parametrize("case", ["own sizes", "mask", "images"])
+def test_only_inputs_of_the_size_are_cut_for_layers_that_run_apart(case: str) -> None:
+    class Net(nn.ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            width = nn.choice("width", (4, 8))
+            if case == "images":
+                self.first, self.norm = nn.Conv2d(3, width, 1), nn.LayerNorm((width, 6, 6))
+            else:
+                own = {"kdim": 20, "vdim": 20} if case == "own sizes" else {}
+                self.first, self.attention = nn.Linear(5, width), nn.MultiheadAttention(width, 2, **own)
+            self.last = nn.Conv2d(width, 3, 1) if case == "images" else nn.Linear(width, 3)
+
+        def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+            x = self.first(x)
+            if case == "images":
+                return self.last(self.norm(x))
+            if case == "own sizes":
+                return self.last(self.attention(x, other, value=other)[0])
+            return self.last(self.attention(x, x, x, key_padding_mask=other)[0])
+
+    space = stirred(Net).eval()
+    inputs = {
+        "own sizes": (torch.randn(3, 2, 5), torch.randn(7, 2, 20)),
+        "mask": (torch.randn(11, 2, 5), torch.arange(11) * torch.ones(2, 1) > 8),
+        "images": (torch.randn(2, 3, 6, 6),),
+    }[case]
+    for width in (4, 8):
+        with space.activate({"width": width}), torch.no_grad():
+            path = space(*inputs)
+        for once in (False, True):
+            with space.mix(one_hot(space, {"width": width}), once=once), torch.no_grad():
+                torch.testing.assert_close(space(*inputs), path)
 
 
 def test_two_paths_run_two_options() -> None:
@@ -241,6 +298,11 @@ def test_choices_that_are_not_mixed_take_the_architecture() -> None:
         space(x)
 
 
+def depthwise(*widths: int) -> Any:
+    width = nn.choice("w", widths)
+    return torch.nn.Sequential(nn.Conv2d(3, width, 1), nn.Conv2d(width, width, 3, groups=width))
+
+
 @pytest.mark.parametrize(
     ("layer", "names", "message"),
     [
@@ -249,6 +311,9 @@ def test_choices_that_are_not_mixed_take_the_architecture() -> None:
         (lambda: nn.LayerChoice([nn.Conv2d(3, 2, 1), nn.Identity()], label="c"), ["c"], "the layer choice 'layer'"),
         (lambda: nn.Repeat(lambda at: nn.MaxPool2d(2), (1, 2), label="d"), ["d"], "the repetition 'layer'"),
         (lambda: nn.Cell([nn.Identity()], 2, merge_op="loose_end", label="c"), ["c/input_2_0"], "merge_op='all'"),
+        (lambda: nn.Conv2d(3, nn.choice("w", (3, 6)), 1, groups=3), ["w"], "of several widths that changes"),
+        (lambda: depthwise(1, 3), ["w"], "module 'layer.1', a Conv2d, .* several widths, one of which is 1"),
+        (lambda: nn.LayerNorm((nn.choice("w", (4, 8)), nn.choice("w", (4, 8)))), ["w"], "differs along several axes"),
         (lambda: torch.nn.MaxPool2d(nn.choice("m", (1, 2))), ["m"], "'layer', a MaxPool2d, looks at its attribute"),
     ],
 )  # fmt: skip

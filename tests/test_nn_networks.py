@@ -112,6 +112,24 @@ def test_spaces_travel(make: Callable[[], Any], shape: tuple[int, ...]) -> None:
         assert torch.equal(copied.build(architecture, weights=True).eval()(x), expected)
 
 
+def test_what_is_set_on_a_layer_stays_when_it_is_copied() -> None:
+    class Net(nn.ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            width = nn.choice("width", (4, 8))
+            self.layer = nn.Linear(5, width)
+            self.layer.gain = 2.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.layer.gain
+
+    space = Net()
+    for copied in (copy.deepcopy(space), space):
+        with copied.activate({"width": 4}):
+            assert copied(torch.randn(2, 5)).shape == (2, 4)
+            assert (copied.layer.gain, copied.layer.out_features) == (2.0, 4)
+
+
 def test_a_file_of_weights_brings_them_back(tmp_path: Any) -> None:
     space, other = stirred(Rich), Rich().eval()
     torch.save(space.state_dict(), tmp_path / "weights.pt")

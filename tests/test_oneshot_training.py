@@ -388,6 +388,31 @@ def test_dataset_data_give_what_the_datasets_hold():
     assert len(made.history) == 2
 
 
+def test_inputs_may_be_dictionaries():
+    class Named(Tiny):
+        def forward(self, batch):
+            return super().forward(batch["points"])
+
+    class Dictionaries:
+        def steps(self, split):
+            return points().steps(split)
+
+        def batches(self, split, generator=None):
+            for inputs, targets in points().batches(split, generator):
+                yield {"points": inputs, "names": ["a", "b"]}, targets
+
+        def __repr__(self):
+            return "Dictionaries()"
+
+    space = Named()
+    named = SupernetEvaluator(space, Dictionaries(), QUICK)
+    plain = SupernetEvaluator(Tiny(), points(), QUICK)
+    for made in (named, plain):
+        made.prepare(Context(made.space))
+    (architecture,) = space.sample(1, np.random.default_rng(0))
+    assert named.score(architecture) == plain.score(architecture)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [

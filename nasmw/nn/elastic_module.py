@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ class _Record:
         self.plain = plain
         self.arguments = arguments
         self.rule = rule
+        self.own: tuple[str, ...] = ()
         self.layers: dict[str, _Layer] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,6 +127,11 @@ class ElasticModule(nn.Module):
         self = object.__new__(cls)
         self.__dict__.update(greatest.__dict__)
         self.__dict__.update(_record=record, _switch=Switch())
+        record.own = tuple(
+            name
+            for name in greatest.__dict__
+            if name[:1] != "_" and name != "training" and not hasattr(nn.Module, name)
+        )
         self._show()
         return self
 
@@ -134,14 +141,20 @@ class ElasticModule(nn.Module):
 
     def _show(self) -> None:
         cls = type(self)
-        for name in self.__dict__:
-            if name[:1] != "_" and name != "training" and not hasattr(nn.Module, name) and name not in vars(cls):
+        for name in self._record.own:
+            if name not in vars(cls):
                 setattr(cls, name, _Shown(name))
 
     @property
     def shown(self) -> list[str]:
         """The attributes that are open while this layer is mixed."""
         return [name for name in self.__dict__ if self._switch.mixed(self._record.arguments.get(name))]
+
+    @property
+    def scaled_once(self) -> bool:
+        """Whether a mixture may scale its sizes where they are read alone: whether it is known what it writes."""
+        rule = self._record.rule
+        return not rule.sizes or rule.axis is not None or type(rule).written is not Rule.written
 
     @property
     def plain(self) -> type[nn.Module]:
@@ -277,7 +290,7 @@ class ElasticModule(nn.Module):
                     yield torch.ones_like(together), self._run(layer, self._shares(weights, options), args, kwargs)
                     continue
                 # Where several layers run, each has the tensors that are expected given that it does.
-                given = [weight / together.clamp_min(1e-12) for weight in weights] if len(members) > 1 else None
+                given = _given(weights, together) if len(members) > 1 else None
                 shares = None if given is None else self._shares(given, [options[at] for at in members])
                 if shares is None and layer.arguments != options[members[0]]:
                     shares = self._shares([torch.ones_like(together)], [options[members[0]]])
@@ -315,24 +328,23 @@ class ElasticModule(nn.Module):
         kwargs: dict[str, Any],
     ) -> Any:
         """Run each size by itself, on the leading parts of the inputs, and add up outputs filled up with zeros."""
+        axis, sizes = _extent(options, axis)
         results = []
-        for arguments in options:
-            size = self._size(arguments)
-            narrowed = [_leading(arg, axis, size) for arg in args]
-            named = {name: _leading(arg, axis, size) if name in INPUTS else arg for name, arg in kwargs.items()}
-            results.append(self._run(self._layer(arguments), None, tuple(narrowed), named))
+        for arguments, size in zip(options, sizes, strict=True):
+            bound = inspect.signature(self.plain.forward).bind(self, *args, **kwargs)
+            sized = self._record.rule.sized(arguments)
+            for name, value in bound.arguments.items():
+                if name != "self" and (sized is None or name in sized):
+                    bound.arguments[name] = _leading(value, axis, size)
+            results.append(self._run(self._layer(arguments), None, bound.args[1:], bound.kwargs))
         firsts = [result[0] if isinstance(result, tuple) else result for result in results]
-        widest = max(first.shape[axis] for first in firsts)
-        filled = ((weight_of(run), _filled(first, axis, widest)) for run, first in zip(runs, firsts, strict=True))
-        mixed = total(filled, "it")
+        lengths = [first.shape[axis] for first in firsts]
+        shares = [weight_of(run) for run in runs]
+        if self._switch.once and len(set(lengths)) > 1:
+            shares = _given_used(shares, lengths, firsts[0].dim(), axis)
+        filled = (_filled(first, axis, max(lengths)) for first in firsts)
+        mixed = total(zip(shares, filled, strict=True), "it")
         return (mixed, None) if isinstance(results[0], tuple) else mixed
-
-    def _size(self, arguments: Arguments) -> int | None:
-        for name in ("embed_dim", "num_channels", "normalized_shape"):
-            if name in arguments:
-                size = arguments[name]
-                return int(size[-1] if isinstance(size, (tuple, list)) else size)
-        return None
 
     def mixable(self, options: Sequence[Arguments]) -> bool:
         """Return whether some options can be mixed, as far as their arguments tell."""
@@ -361,14 +373,51 @@ class ElasticModule(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items() if is_open(value))
 
 
-INPUTS = ("query", "key", "value", "input")
-
-
 def weight_of(run: Weighted) -> Tensor:
     """Return the weight of a combination, of which there is one in a mixture."""
     if run.weight is None:
         raise MixtureError("nothing is mixed")
     return run.weight
+
+
+def _given(weights: Sequence[Tensor], together: Tensor) -> list[Tensor]:
+    """Return weights given that one of them it is; where none has any, they are alike."""
+    divisor = together.clamp_min(1e-12)
+    return [torch.where(together > 0, weight / divisor, 1 / len(weights)) for weight in weights]
+
+
+def _given_used(weights: Sequence[Tensor], lengths: Sequence[int], dim: int, axis: int) -> list[Tensor]:
+    """Return for each size the weights of its elements along an axis, given that one is used that has the element.
+
+    What reads the elements scales them by how likely they are to be used.
+    """
+    place = torch.arange(max(lengths), device=weights[0].device)
+    used = torch.stack([place < length for length in lengths])  # (sizes, elements)
+    mass = torch.where(used, torch.stack(list(weights))[:, None], 0.0)
+    whole = mass.sum(dim=0)
+    shares = torch.where(whole > 0, mass / whole.clamp_min(1e-12), used / used.sum(dim=0))
+    shape = [1] * dim
+    shape[axis] = max(lengths)
+    return [share.reshape(shape) for share in shares]
+
+
+SIZES = ("embed_dim", "num_channels", "normalized_shape")
+
+
+def _extent(options: Sequence[Arguments], axis: int) -> tuple[int, list[int | None]]:
+    """Return the axis along which layers differ in size, and the size of each; None where it is not known."""
+    for name in SIZES:
+        if name not in options[0]:
+            continue
+        sizes = [option[name] for option in options]
+        if not isinstance(sizes[0], (tuple, list)):
+            return axis, [int(size) for size in sizes]
+        several = [at for at in range(len(sizes[0])) if len({size[at] for size in sizes}) > 1]
+        if len(several) > 1:
+            raise MixtureError(f"its {name} differs along several axes")
+        at = several[0] if several else len(sizes[0]) - 1
+        return at - len(sizes[0]), [int(size[at]) for size in sizes]
+    return axis, [None] * len(options)
 
 
 def _leading(value: Any, axis: int, size: int | None) -> Any:

@@ -266,12 +266,13 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         for each size.
 
         Args:
-            weights: For each choice that is mixed, by name, a tensor of shape ``(options,)``, probabilities or any
-                other weights; or `Gates`, the weights of some options, and only these run.
+            weights: For each choice that is mixed, by name, a tensor of shape ``(options,)`` that sums to 1; or
+                `Gates`, the weights of some options, and only these run.
             architecture: The options of the other choices; those that the forward pass does not meet may be missing.
             once: Whether channels are scaled where they are read alone, and not by every layer that they go through:
                 the layer that reads them then gives exactly the weighted sum of what it gives for each width, and
-                those of an option without weight have a gradient. Right where `reads_cut` says so.
+                those of an option without weight have a gradient. Right where layers with value choices are all that
+                reads them, and these are PyTorch's own, or have a rule that says what is `Rule.written`.
 
         Returns:
             A context manager.
@@ -290,37 +291,6 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         before = self._state()
         self._run({name: option for name, option in fixed.items() if name not in gates}, None, gates, once)
         return _Running(self, before)
-
-    def reads_cut(self, *inputs: Any) -> bool:
-        """Return whether all that reads channels of elastic layers is elastic, so that `mix` may scale them once.
-
-        That is tried: every option of sizes runs in both ways, and the outputs are compared.
-
-        Args:
-            inputs: What the forward pass takes, such as one batch.
-        """
-        sizes = self.elastic
-        training = {module: module.training for module in self.modules()}
-        device = next((tensor.device for tensor in self.parameters()), None)
-        try:
-            self.eval()
-            for number in range(max((len(self.choices[self.column(name)].options) for name in sizes), default=0)):
-                weights = {}
-                for name in self._reading.places:
-                    options = len(self.choices[self.column(name)].options)
-                    weights[name] = torch.full((options,), 1 / options, device=device)
-                    if name in sizes:
-                        weights[name] = torch.eye(options, device=device)[min(number, options - 1)]
-                found = []
-                for once in (False, True):
-                    with torch.no_grad(), self.mix(weights, once=once):
-                        found.append(self(*inputs))
-                if not _alike(*found):
-                    return False
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-        return True
 
     @property
     def elastic(self) -> frozenset[str]:
@@ -377,16 +347,6 @@ class ModelSpace(nn.Module, Space, metaclass=_ModelSpaceMeta):
         except Exception as error:
             explain_mixture(self, error, _OWN)
             raise
-
-
-def _alike(first: Any, second: Any) -> bool:
-    """Return whether two outputs are the same up to rounding."""
-    if isinstance(first, torch.Tensor):
-        scale = float(first.nan_to_num().abs().max())
-        return bool(torch.allclose(first, second, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
-    if isinstance(first, (tuple, list)):
-        return all(map(_alike, first, second))
-    return False
 
 
 class _Running:

@@ -56,13 +56,22 @@ class Rule:
     def written(self, name: str, arguments: Arguments) -> frozenset[int]:
         """Return the axes of a tensor along which its elements belong to one channel of the outputs each.
 
-        A mixture whose sizes are cut off where they are read leaves these whole. Whoever does not know says none.
+        A mixture whose sizes are cut off where they are read leaves these whole. A rule that does not say so is not
+        mixed in this way.
 
         Args:
             name: The name of the tensor within the layer, such as ``"weight"``.
             arguments: The arguments of the layer.
         """
         return frozenset()
+
+    def sized(self, arguments: Arguments) -> frozenset[str] | None:
+        """Return the names of the inputs of ``forward`` that have the size along `axis`; None for all tensors.
+
+        Args:
+            arguments: The arguments of the layer.
+        """
+        return None
 
     def behaviour(self, arguments: Arguments) -> Arguments:
         """Return the arguments that are no sizes; layers that agree in them may run as one in a mixture."""
@@ -167,8 +176,10 @@ class _Conv(Rule):
         if self.behaviour(group[0])["groups"] == "depthwise":
             arguments["groups"] = arguments["in_channels"]
             multipliers = {option["out_channels"] / option["in_channels"] for option in group}
-            if multipliers != {1.0} and len({option["in_channels"] for option in all_options}) > 1:
+            if multipliers != {1.0} and len({option["out_channels"] for option in all_options}) > 1:
                 raise MixtureError("it is a depthwise convolution of several widths that changes their number")
+        elif any(_depthwise(option) for option in all_options) and group[0]["groups"] == 1:
+            raise MixtureError("it is a depthwise convolution of several widths, one of which is 1")
         elif group[0]["groups"] > 1:
             shapes = {(option["in_channels"], option["out_channels"]) for option in all_options}
             if len(shapes) > 1:
@@ -250,6 +261,10 @@ class _Attention(_Along):
 
     def greatest(self, options: Sequence[Arguments]) -> Arguments:
         return {**super().greatest(options), "num_heads": 1}
+
+    def sized(self, arguments: Arguments) -> frozenset[str]:
+        own = {"key": "kdim", "value": "vdim"}  # the size that an input has whatever the layer's is
+        return frozenset({"query", *(name for name, size in own.items() if arguments.get(size) is None)})
 
     def narrow(self, name: str, full: tuple[int, ...], shape: tuple[int, ...], arguments: Arguments) -> Sequence[Index]:
         index: list[Index] = [slice(0, size) for size in shape]

@@ -176,3 +176,14 @@ def _pair(name: str, given: Any) -> tuple[Tensor, Tensor]:
     if len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"TensorData({name}=...) has {len(inputs)} inputs and {len(targets)} targets")
     return inputs, targets
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return inputs or targets on a device: a tensor, or a dict, list or tuple of what may be moved."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: moved(item, device) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(moved(item, device) for item in value)
+    return value

@@ -21,7 +21,7 @@ from nasmw.evaluator import Evaluator
 from nasmw.feasible import FeasibleSet
 from nasmw.limits import as_constraints
 from nasmw.nn import ModelSpace
-from nasmw.oneshot.data import Data
+from nasmw.oneshot.data import Data, moved
 from nasmw.oneshot.norms import recalibrate
 from nasmw.oneshot.recipe import Recipe
 from nasmw.oneshot.training import Hook, Training
@@ -247,7 +247,7 @@ def evaluated(model: nn.Module, data: Data, recipe: Recipe, device: str | None =
     total, n = 0.0, 0
     with torch.inference_mode():
         for inputs, targets in data.batches("validation"):
-            values = recipe.metric(model(inputs.to(where)), targets.to(where))
+            values = recipe.metric(model(moved(inputs, where)), moved(targets, where))
             total += float(values.sum())
             n += len(values)
     return total / n if n else math.nan

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nasmw.oneshot.data import moved
+
 __all__ = ["recalibrate"]
 
 
@@ -40,7 +42,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], device: torch.device |
         norm.train()
     with torch.no_grad():
         for inputs in batches:
-            model(inputs.to(device))
+            model(moved(inputs, torch.device(device)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

@@ -18,7 +18,7 @@ from nasmw.context import Context
 from nasmw.errors import EvaluationError
 from nasmw.nn import ModelSpace
 from nasmw.oneshot.checkpoints import Checkpoints
-from nasmw.oneshot.data import Data, Split
+from nasmw.oneshot.data import Data, Split, moved
 from nasmw.oneshot.recipe import Recipe
 
 __all__ = ["Hook", "Record", "Stateful", "Training", "forked"]
@@ -118,7 +118,7 @@ class Training:
         for number, (inputs, targets) in enumerate(self.data.batches(split, self.generator), 1):
             if split == "train" and number > wanted:
                 break
-            yield _moved(inputs, self.device), _moved(targets, self.device)
+            yield moved(inputs, self.device), moved(targets, self.device)
         if not number or (split == "train" and number != wanted):
             raise ValueError(
                 f"{self.data!r} gives {'no' if not number else f'more than {wanted}' if number > wanted else number} "
@@ -249,7 +249,3 @@ def forked(device: torch.device, seed: int) -> Iterator[None]:
 
 def _number(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

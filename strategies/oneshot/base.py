@@ -18,6 +18,7 @@ from nasmw.errors import ConstraintError, OrderError, ProfilerError, SpaceError
 from nasmw.feasible import FeasibleSet, by_construction
 from nasmw.nn import Gates, ModelSpace
 from nasmw.oneshot import Data, Hook, Recipe, Training
+from nasmw.oneshot.cutting import cut_where_read
 from nasmw.oneshot.evaluator import check_data, check_recipe, check_supernet, digest_of, term_text
 from nasmw.penalty import Penalty
 from nasmw.strategies.arguments import one_objective, positive, whole
@@ -105,7 +106,6 @@ class Differentiable(Strategy):
         self._limits: list[Constraint] = []
         self._penalties: list[Penalty] = []
         self._training: Training | None = None
-        self._once: bool | None = None
         self._ranking: Iterator[Candidates] | None = None
         self._next: Codes | None = None
         self._ended = False
@@ -160,6 +160,7 @@ class Differentiable(Strategy):
             weight_decay=self.architecture_decay,
         )
         training.parts |= {"scores": self._distribution, "costs": self._costs, "adam": self._optimizer}
+        self._once = cut_where_read(training)
         training.run(self._epoch)
         self._skips.report(type(self).__name__, training.history, self._costs.dear(training.history))
         self._ranking = self._ranked()
@@ -270,8 +271,6 @@ class Differentiable(Strategy):
     def _mixed_loss(self, weights: Weights, batch: tuple[Any, Any]) -> Tensor:
         """Return the loss of a mixture on a batch."""
         training = self._trained
-        if self._once is None:
-            self._once = training.supernet.reads_cut(batch[0])
         with training.supernet.mix(weights, once=self._once), training.autocast():
             return self.recipe.loss(training.supernet(batch[0]), batch[1])
 
