@@ -178,7 +178,7 @@ class _Conv(Rule):
             multipliers = {option["out_channels"] / option["in_channels"] for option in group}
             if multipliers != {1.0} and len({option["out_channels"] for option in all_options}) > 1:
                 raise MixtureError("it is a depthwise convolution of several widths that changes their number")
-        elif any(_depthwise(option) for option in all_options) and group[0]["groups"] == 1:
+        elif any(map(_depthwise, all_options)) and any(option["in_channels"] == 1 for option in group):
             raise MixtureError("it is a depthwise convolution of several widths, one of which is 1")
         elif group[0]["groups"] > 1:
             shapes = {(option["in_channels"], option["out_channels"]) for option in all_options}
