@@ -24,6 +24,7 @@ Seconds are CPU seconds of one thread. What was done stands in the folder, and i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
@@ -43,7 +44,7 @@ from nasmw import Chain, Constraint, FeasibleSet, Filter, Profiler, Search, Spac
 from nasmw.context import Context
 from nasmw.nn import BatchNorm2d, Conv2d, LayerChoice, ModelSpace, choice
 from nasmw.oneshot import Recipe, SupernetEvaluator, TensorData
-from nasmw.profilers import FlopsProfiler, LookupTableProfiler, ParamsProfiler, build_latency_table
+from nasmw.profilers import DeviceProfiler, FlopsProfiler, LookupTableProfiler, ParamsProfiler, build_latency_table
 from nasmw.spaces import ofa_mobilenetv3
 from nasmw.strategies import Evolution, PolicyGradient
 from nasmw.strategies.oneshot import DARTS, GumbelDARTS, ProxylessNAS
@@ -202,6 +203,13 @@ class Bench:
             table.save(path)
         return LookupTableProfiler(self.space, path)
 
+    def measured(self, architecture: Mapping[str, Any]) -> float:
+        """Return the latency of a network itself."""
+        store = self.given.folder / "measurements.db"
+        profiler = DeviceProfiler(self.space, self.given.device, self.example, store=store)
+        with contextlib.closing(profiler):
+            return profiler.profile(architecture)
+
 
 def adamw(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
@@ -329,6 +337,10 @@ def search(bench: Bench) -> None:
                 f"  {skips(architecture):>5}",
                 flush=True,
             )
+        if setting == "latency":
+            measured = ", ".join(f"{name} {bench.measured(architecture):.2f}" for name, architecture, _ in rows)
+            print(f"  measured themselves, in ms: {measured}")
+            print(f"  the table is off by {bench.latency().relative_error:.1%} on networks left out (root mean square)")
         for name in METHODS[2:]:
             print(f"  skipped blocks of {name}'s likeliest network, by epoch: {found[name]['skips']}")
     ahead = [sum(values) > len(values) / 2 for values in better.values()]
