@@ -75,12 +75,13 @@ def _useful(diagram: Diagram, k: int, limit: Limit) -> int:
 
 @attrs.frozen(eq=False)
 class _Steps:
-    """The edges of a layer as ``(j, s)`` arrays, padded by edges that no slack affords."""
+    """The edges of a layer as ``(j, s)`` arrays, padded by edges that no slack affords, or that are marked so."""
 
     layer: Layer
     child: npt.NDArray[np.intp]
     combination: npt.NDArray[np.intp]
     bins: npt.NDArray[np.intp]  # (k, j, s)
+    padding: npt.NDArray[np.bool_] | None  # (j, s), where there is no slack to refuse them
 
 
 class Scale:
@@ -275,7 +276,11 @@ class Binned:
         child[rank, layer.source] = layer.child
         combination[rank, layer.source] = layer.combination
         bins[:, rank, layer.source] = self._scale.taken(layer, down=True)
-        return _Steps(layer, child, combination, bins)
+        padding = None
+        if not self.bins and len(layer.source) < child.size:
+            padding = np.ones(child.shape, dtype=np.bool_)
+            padding[rank, layer.source] = False
+        return _Steps(layer, child, combination, bins, padding)
 
     def sample(self, n: int, rng: np.random.Generator) -> Codes:
         """Return ``(n, d)`` assignments, uniform over those within the limits or beyond by no more than rounding.
@@ -320,6 +325,8 @@ class Binned:
                 index += left
                 index += 1
             weights = counts.reshape(-1).take(index, mode="clip")
+            if steps.padding is not None:
+                weights[steps.padding.take(state, axis=1)] = 0
             for before, after in itertools.pairwise(weights):
                 after += before
             if isinstance(source, np.random.Generator):

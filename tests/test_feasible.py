@@ -127,6 +127,30 @@ def test_draws_within_two_limits_are_uniform_and_counted(share: float, integer: 
     assert count.exact == (len(keys) if integer else None)
 
 
+def test_draws_are_uniform_where_no_cost_is_limited() -> None:
+    """Choices that matter have more options than those that do not, and no slack tells them apart."""
+    space = Space(
+        [
+            Choice("a", ("p", "q")),
+            Choice("b", (0, 1, 2), when={"a": ["p", "q"]}),
+            Choice("c", (0, 1, 2)),
+            Choice("d", (0, 1), when={"c": [2], "a": ["q"]}),
+        ]
+    )
+    table = np.zeros((2, 3, 3))
+    table[1, 1] = [0, 5, 5]
+    peak = TabledProfiler(MaxTable(space, [(("a", "b", "c"), table)]), "peak")
+    for limits in ((), (peak <= 1,)):
+        feasible = FeasibleSet(space, *limits)
+        kept = every(space)
+        kept = kept[np.flatnonzero(feasible.holds(kept))]
+        assert abs(z_of_uniform(feasible.sample(100_000, np.random.default_rng(0)), kept.row_keys())) < 5
+        options = np.array([len(choice.options) for choice in space.choices])
+        weights = np.where(space.active(kept.codes), 1, options).prod(axis=1).astype(float)
+        drawn = feasible.sample(100_000, np.random.default_rng(1), by_choice=True)
+        assert abs(z_of_uniform(drawn, kept.row_keys(), weights=weights)) < 5
+
+
 def a_limit_on_the_greatest() -> Constraint:
     peak = TabledProfiler(MaxTable(SPACE, coupled_terms(SPACE, 5, True)), "peak")
     return peak <= limit_of_share(peak, 0.3)
