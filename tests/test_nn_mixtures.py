@@ -224,7 +224,7 @@ def test_an_option_without_weight_has_the_gradient_that_it_should_have() -> None
         torch.testing.assert_close(dilation.grad[1], outputs[1].sum())
 
 
-@pytest.mark.parametrize("case", ["own sizes", "mask", "images"])
+@pytest.mark.parametrize("case", ["own sizes", "chosen sizes", "mask", "images"])
 def test_only_inputs_of_the_size_are_cut_for_layers_that_run_apart(case: str) -> None:
     class Net(nn.ModelSpace):
         def __init__(self) -> None:
@@ -233,8 +233,9 @@ def test_only_inputs_of_the_size_are_cut_for_layers_that_run_apart(case: str) ->
             if case == "images":
                 self.first, self.norm = nn.Conv2d(3, width, 1), nn.LayerNorm((width, 6, 6))
             else:
-                own = {"kdim": 20, "vdim": 20} if case == "own sizes" else {}
-                self.first, self.attention = nn.Linear(5, width), nn.MultiheadAttention(width, 2, **own)
+                own = {"own sizes": {"kdim": 20, "vdim": 20}, "chosen sizes": {"kdim": width // 2, "vdim": width}}
+                self.key, self.value = nn.Linear(20, width // 2), nn.Linear(20, width)
+                self.first, self.attention = nn.Linear(5, width), nn.MultiheadAttention(width, 2, **own.get(case, {}))
             self.last = nn.Conv2d(width, 3, 1) if case == "images" else nn.Linear(width, 3)
 
         def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
@@ -243,11 +244,14 @@ def test_only_inputs_of_the_size_are_cut_for_layers_that_run_apart(case: str) ->
                 return self.last(self.norm(x))
             if case == "own sizes":
                 return self.last(self.attention(x, other, value=other)[0])
+            if case == "chosen sizes":
+                return self.last(self.attention(x, self.key(other), self.value(other))[0])
             return self.last(self.attention(x, x, x, key_padding_mask=other)[0])
 
     space = stirred(Net).eval()
     inputs = {
         "own sizes": (torch.randn(3, 2, 5), torch.randn(7, 2, 20)),
+        "chosen sizes": (torch.randn(3, 2, 5), torch.randn(7, 2, 20)),
         "mask": (torch.randn(11, 2, 5), torch.arange(11) * torch.ones(2, 1) > 8),
         "images": (torch.randn(2, 3, 6, 6),),
     }[case]

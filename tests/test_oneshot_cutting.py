@@ -101,10 +101,29 @@ def once(space: nn.ModelSpace, data: Any = None, **recipe: Any) -> bool:
         (lambda width: nn.elastic(Own, rule=Sizes())(width), False),
         (lambda width: torch.nn.Softmax(dim=1), False),
         (lambda width: nn.LayerChoice([torch.nn.ReLU(), torch.nn.Softmax(dim=1)]), False),
+        (lambda width: nn.LayerChoice([torch.nn.ReLU(), torch.nn.Softmax(dim=1), torch.nn.Tanh()]), False),
     ],
 )
 def test_channels_that_elastic_layers_alone_read(between: Callable[[Any], Any], seen: bool) -> None:
     assert once(Net(between)) == seen
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_reader_in_any_block_is_seen(number: int) -> None:
+    def block(at: int) -> torch.nn.Module:
+        width = nn.choice(f"width{at}", (4, 8))
+        between = torch.nn.Softmax(dim=1) if at == number else torch.nn.ReLU()
+        return torch.nn.Sequential(nn.Linear(FEATURES, width), between, nn.Linear(width, FEATURES))
+
+    class Blocks(nn.ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks, self.head = nn.Repeat(block, nn.choice("depth", (1, 2))), torch.nn.Linear(FEATURES, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.blocks(x))
+
+    assert not once(Blocks())
 
 
 @pytest.mark.parametrize("mask", [None, -1e9, -torch.inf])
@@ -146,6 +165,19 @@ def test_what_runs_on_no_drawn_weights_is_scaled_everywhere() -> None:
             return super().forward(x)
 
     assert not once(Choosy())
+
+
+def test_lazy_layers_are_trained_all_the_same() -> None:
+    class Lazy(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = torch.nn.LazyLinear(CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(super().forward(x))
+
+    result = Search(Lazy(), ProxylessNAS(points(), Recipe(epochs=1)), lambda trial: 0.0, progress=False).run(trials=1)
+    assert len(result.trials) == 1
 
 
 def test_many_options_of_one_layer_are_tried_two_at_a_time() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 import pickle
@@ -20,6 +21,7 @@ from nasmw.errors import ConstraintError, EvaluationError, LogMismatchError, Ord
 from nasmw.executors import Processes
 from nasmw.log import Log
 from nasmw.oneshot import DatasetData, Hook, Recipe, SupernetEvaluator, TensorData, Training, recalibrate
+from nasmw.oneshot.data import moved
 from nasmw.strategies import Evolution, PolicyGradient, Random
 from nasmw.strategies.oneshot import DARTS, GumbelDARTS, ProxylessNAS
 from nasmw.testing import TableProfiler, toy_space
@@ -386,6 +388,17 @@ def test_dataset_data_give_what_the_datasets_hold():
     made = SupernetEvaluator(Tiny(), data, QUICK)
     made.prepare(Context(made.space))
     assert len(made.history) == 2
+
+
+def test_batches_are_moved_as_what_they_are():
+    class Batch(dict):
+        __getattr__ = dict.__getitem__
+
+    Pair = collections.namedtuple("Pair", "inputs name")
+    device = torch.device("meta")
+    batch = moved(Batch(pair=Pair(torch.zeros(2), "x"), several=[torch.zeros(1), (torch.zeros(1), 3)]), device)
+    assert batch.pair.inputs.device == batch.several[0].device == batch.several[1][0].device == device
+    assert (batch.pair.name, batch.several[1][1]) == ("x", 3)
 
 
 def test_inputs_may_be_dictionaries():

@@ -332,10 +332,10 @@ class ElasticModule(nn.Module):
         results = []
         for arguments, size in zip(options, sizes, strict=True):
             bound = inspect.signature(self.plain.forward).bind(self, *args, **kwargs)
-            sized = self._record.rule.sized(arguments)
+            own = self._record.rule.inputs(arguments)
             for name, value in bound.arguments.items():
-                if name != "self" and (sized is None or name in sized):
-                    bound.arguments[name] = _leading(value, axis, size)
+                if own is None or name in own:
+                    bound.arguments[name] = _leading(value, axis, size if own is None else own[name])
             results.append(self._run(self._layer(arguments), None, bound.args[1:], bound.kwargs))
         firsts = [result[0] if isinstance(result, tuple) else result for result in results]
         lengths = [first.shape[axis] for first in firsts]

@@ -65,8 +65,8 @@ class Rule:
         """
         return frozenset()
 
-    def sized(self, arguments: Arguments) -> frozenset[str] | None:
-        """Return the names of the inputs of ``forward`` that have the size along `axis`; None for all tensors.
+    def inputs(self, arguments: Arguments) -> dict[str, int] | None:
+        """Return the sizes of inputs of ``forward`` along `axis`, by name; None where all have that of the layer.
 
         Args:
             arguments: The arguments of the layer.
@@ -262,9 +262,9 @@ class _Attention(_Along):
     def greatest(self, options: Sequence[Arguments]) -> Arguments:
         return {**super().greatest(options), "num_heads": 1}
 
-    def sized(self, arguments: Arguments) -> frozenset[str]:
-        own = {"key": "kdim", "value": "vdim"}  # the size that an input has whatever the layer's is
-        return frozenset({"query", *(name for name, size in own.items() if arguments.get(size) is None)})
+    def inputs(self, arguments: Arguments) -> dict[str, int]:
+        size = arguments["embed_dim"]
+        return {"query": size, "key": arguments.get("kdim") or size, "value": arguments.get("vdim") or size}
 
     def narrow(self, name: str, full: tuple[int, ...], shape: tuple[int, ...], arguments: Arguments) -> Sequence[Index]:
         index: list[Index] = [slice(0, size) for size in shape]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,32 +25,35 @@ def cut_where_read(training: Training) -> bool:
     statement about the weights of the supernet, and the same in every process.
     """
     space = training.supernet
-    if not space.elastic or not all(
-        module.scaled_once for module in space.modules() if isinstance(module, ElasticModule)
-    ):
+    elastic = [module for module in space.modules() if isinstance(module, ElasticModule)]
+    if not elastic or not all(module.scaled_once for module in elastic):
         return False
-    with forked(training.device, 0):
-        batch = next(iter(training.data.batches("train", torch.Generator().manual_seed(0))), None)
-        weights = _drawn(training)
-    if batch is None:
-        return False
-    inputs, targets = (moved(part, training.device) for part in batch)
-
-    def seen(gates: dict[str, Gates], once: bool) -> list[Tensor]:
-        own = {name: buffer.clone() for name, buffer in space.named_buffers()}
-        with torch.no_grad(), forked(training.device, 0), space.mix(gates, once=once), training.autocast():
-            outputs = functional_call(space, {**weights, **own}, (inputs,))
-            loss = training.recipe.loss(outputs, targets)
-        return [loss, outputs] if isinstance(outputs, Tensor) else [loss]
-
     try:
+        with forked(training.device, 0):
+            inputs, targets = next(iter(training.data.batches("train", torch.Generator().manual_seed(0))))
+            weights = _drawn(training)
+        batch = moved(inputs, training.device), moved(targets, training.device)
         return all(
             _alike(first, second)
             for gates in _pairs(training)
-            for first, second in zip(seen(gates, once=False), seen(gates, once=True), strict=True)
+            for first, second in zip(
+                *(_results(training, weights, batch, gates, once) for once in (False, True)), strict=True
+            )
         )
     except Exception:  # what does not run for drawn weights may run in training, where channels are scaled everywhere
         return False
+
+
+def _results(
+    training: Training, weights: dict[str, Tensor], batch: tuple[Any, Any], gates: dict[str, Gates], once: bool
+) -> list[Tensor]:
+    """Return the loss of a mixture on a batch, and its outputs where these are a tensor."""
+    space = training.supernet
+    own = {name: buffer.clone() for name, buffer in space.named_buffers()}
+    with torch.no_grad(), forked(training.device, 0), space.mix(gates, once=once), training.autocast():
+        outputs = functional_call(space, {**weights, **own}, (batch[0],))
+        loss = training.recipe.loss(outputs, batch[1])
+    return [loss, outputs] if isinstance(outputs, Tensor) else [loss]
 
 
 def _drawn(training: Training) -> dict[str, Tensor]:
@@ -62,17 +66,18 @@ def _drawn(training: Training) -> dict[str, Tensor]:
 
 
 def _pairs(training: Training) -> Iterator[dict[str, Gates]]:
-    """Yield mixtures: every option of a size beside the first and the last one, and the options of others in turn."""
+    """Yield mixtures: every option of a size beside the first and the last one, and all options of what is no size."""
     space = training.supernet
-    most = max(len(choice.options) for choice in space.choices)
     for beside in (-1, 0):
-        for number in range(most):
+        for number in range(max(len(choice.options) for choice in space.choices if choice.name in space.elastic)):
             gates = {}
             for choice in space.choices:
                 options = len(choice.options)
-                one, other = number % options, beside % options
-                codes = (one, other) if choice.name in space.elastic and one != other else (one,)
-                weights = torch.tensor([1.0, 0.0], device=training.device)[: len(codes)]
+                codes: Sequence[int] = range(options)
+                weights = torch.full((options,), 1 / options, device=training.device)
+                if choice.name in space.elastic:
+                    codes = sorted({number % options, beside % options})
+                    weights = torch.tensor([float(code == number % options) for code in codes], device=training.device)
                 gates[choice.name] = Gates(codes, weights)
             yield gates
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -183,7 +184,11 @@ def moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {name: moved(item, device) for name, item in value.items()}
+        found = copy.copy(value)
+        found.update({name: moved(item, device) for name, item in value.items()})
+        return found
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(moved(item, device) for item in value))
     if type(value) in (list, tuple):
         return type(value)(moved(item, device) for item in value)
     return value
