@@ -80,11 +80,11 @@ class Written(Sizes):
 
 def once(space: nn.ModelSpace, data: Any = None, **recipe: Any) -> bool:
     training = Training(Context(space), space, data or points(), Recipe(**recipe), name="x", identity="")
-    noise, mode = torch.get_rng_state(), space.training
+    noise, modes = torch.get_rng_state(), [module.training for module in training.supernet.modules()]
     before = {name: value.clone() for name, value in training.supernet.state_dict().items()}
     found = cut_where_read(training)
     assert torch.equal(torch.get_rng_state(), noise)
-    assert space.training == mode
+    assert [module.training for module in training.supernet.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in training.supernet.state_dict().items())
     assert not training.supernet._switch.mixing
     return found

@@ -329,20 +329,22 @@ class ElasticModule(nn.Module):
     ) -> Any:
         """Run each size by itself, on the leading parts of the inputs, and add up outputs filled up with zeros."""
         axis, sizes = _extent(options, axis)
+        bound = inspect.signature(self.plain.forward).bind(self, *args, **kwargs)
+        given = dict(bound.arguments)
         results = []
         for arguments, size in zip(options, sizes, strict=True):
-            bound = inspect.signature(self.plain.forward).bind(self, *args, **kwargs)
-            own = self._record.rule.inputs(arguments)
-            for name, value in bound.arguments.items():
-                if own is None or name in own:
-                    bound.arguments[name] = _leading(value, axis, size if own is None else own[name])
+            inputs = self._record.rule.inputs(arguments)
+            lengths = dict.fromkeys(given, size) if inputs is None else inputs
+            bound.arguments.update(
+                {name: _leading(given[name], axis, lengths[name]) for name in lengths if name in given}
+            )
             results.append(self._run(self._layer(arguments), None, bound.args[1:], bound.kwargs))
         firsts = [result[0] if isinstance(result, tuple) else result for result in results]
-        lengths = [first.shape[axis] for first in firsts]
+        made = [first.shape[axis] for first in firsts]
         shares = [weight_of(run) for run in runs]
-        if self._switch.once and len(set(lengths)) > 1:
-            shares = _given_used(shares, lengths, firsts[0].dim(), axis)
-        filled = (_filled(first, axis, max(lengths)) for first in firsts)
+        if self._switch.once and len(set(made)) > 1:
+            shares = _given_used(shares, made, firsts[0].dim(), axis)
+        filled = (_filled(first, axis, max(made)) for first in firsts)
         mixed = total(zip(shares, filled, strict=True), "it")
         return (mixed, None) if isinstance(results[0], tuple) else mixed
 

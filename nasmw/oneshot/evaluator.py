@@ -51,8 +51,8 @@ class SupernetEvaluator(Evaluator):
             the strategy promised to keep; ``()`` for none.
         paths: How many paths are drawn for each step.
         by_choice: Whether every choice is drawn uniformly, given the limits, as single-path one-shot search has it;
-            else every network is as likely as any other, and layers with many choices of their own are hardly ever
-            skipped. Where no choice depends on another one, both are the same.
+            else every network is as likely as any other, and layers with many choices of their own are seldom skipped.
+            Where no choice depends on another one, both are the same.
         sandwich: A profiler with a `CostTable`, such as a `FlopsProfiler`: every step trains the largest and the
             smallest network by it besides, among those within the limits. None: only paths that are drawn.
         distill: Whether all networks but the largest learn what the largest says, softened by nothing, instead of the

@@ -14,7 +14,7 @@ __all__ = ["DARTS"]
 
 
 class DARTS(Relaxed):
-    """Differentiable search: every choice is the sum of its options, weighted by probabilities that are learnt.
+    """Differentiable search: a layer is the sum of its options, weighted by probabilities that are learnt.
 
     By turns, the weights take a step on a batch for training, and the scores of options one on a batch for validation,
     as if the weights were the best ones for them. A `LayerChoice` runs as the weighted sum of its options, a `Repeat`
@@ -42,7 +42,7 @@ class DARTS(Relaxed):
     Reference: Liu, Simonyan, Yang, DARTS: Differentiable Architecture Search, ICLR 2019, algorithm 1 with the
     first-order gradient. Deviations: the likeliest network is taken among those within the limits; expected costs are
     terms of the loss; a ``none`` option is not left out; value choices, which the paper has none of, are drawn as in
-    Wan et al., FBNetV2, CVPR 2020, section 3.1.
+    Wan et al., FBNetV2, CVPR 2020, figure 2.
 
     Example:
         >>> import torch
